@@ -1,0 +1,1 @@
+"""Pure rules: states, policies, durations, names. Imports nothing of ours."""

@@ -1,0 +1,162 @@
+"""What the control plane asks of a machine, and what is told about it.
+
+These are the documents on the node's socket; the node checks every one again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bastide.domain.network import NetworkPolicy
+
+WORKSPACE_ID = r"^ws_[0-9a-f]{8,32}$"
+CONTROL_PORT = 9989
+RUNTIME_PORT = 9990
+
+
+class Document(BaseModel):
+    """A frozen document; a field it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MachineState(StrEnum):
+    """What the node sees of a machine now."""
+
+    ABSENT = "absent"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Resources(Document):
+    """Limits the kernel enforces. cpus in cores, memory and disk in MiB."""
+
+    cpus: float = Field(ge=0.25, le=32)
+    memory_mb: int = Field(ge=128, le=65536)
+    disk_mb: int = Field(ge=64, le=204800)
+    pids: int = Field(1024, ge=32, le=65536)
+
+
+class RuntimeAccess(Document):
+    """The runtime server on port 9990: on or off, and the raw token it accepts (hex)."""
+
+    enabled: bool = False
+    token: str | None = Field(None, pattern=r"^[0-9a-f]{32,128}$", repr=False)
+
+
+class MachineSpec(Document):
+    """Everything needed to make and boot the machine of one workspace.
+
+    `image` is a catalogue id (`debian-12`). `env` is given to every process; `cmd` is the main
+    command as an argv list, or None for a machine that idles.
+    """
+
+    id: str = Field(pattern=WORKSPACE_ID)
+    image: str = Field(min_length=1, max_length=255)
+    hostname: str = Field("workspace", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    resources: Resources
+    network: NetworkPolicy = NetworkPolicy()
+    runtime: RuntimeAccess = RuntimeAccess()
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    cmd: tuple[str, ...] | None = None
+
+
+class ControlAddress(Document):
+    """Where the agent's control port is, and this boot's token."""
+
+    address: str
+    port: int = CONTROL_PORT
+    token: str = Field(repr=False)
+
+
+class MachineExit(Document):
+    """How a machine ended."""
+
+    at: datetime
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    requested: bool = Field(False, description="the node was asked to stop it")
+
+
+class MachineStatus(Document):
+    """What the node sees of one machine. `timings` are milliseconds per stage of the last boot."""
+
+    id: str
+    state: MachineState
+    image: str | None = None
+    address: str | None = None
+    boot_id: str | None = None
+    started_at: datetime | None = None
+    tier: str | None = None
+    exit: MachineExit | None = None
+    error: str | None = None
+    control: ControlAddress | None = None
+    resources: Resources | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+
+
+class MachineStats(Document):
+    """Use of a machine now: CPU time in seconds, bytes of memory, disk and network."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    memory_limit_bytes: int
+    disk_bytes: int
+    disk_limit_bytes: int
+    network_in_bytes: int
+    network_out_bytes: int
+    pids: int
+
+
+class ImageInfo(Document):
+    """One image the node can boot (spec control-plane 4.16). Sizes in bytes."""
+
+    id: str
+    image: str
+    label: str
+    desc: str
+    category: str
+    ready: bool
+    digest: str | None = None
+    size_bytes: int | None = None
+    minimum_disk_mb: int = 64
+    minimum_memory_mb: int = 128
+    software: tuple[str, ...] = ()
+    family: str = ""
+    distribution: str = ""
+    version: str = ""
+    error: str | None = None
+
+
+class Capabilities(Document):
+    """What this node can do, and why it cannot do the rest."""
+
+    version: str
+    tier: str
+    tier_reason: str
+    runtime: str
+    pause: bool
+    snapshot: bool
+    snapshot_unavailable_reason: str | None = None
+    architecture: str
+    cpus: int
+    memory_mb: int
+    subnet: str
+
+
+class MachineEvent(Document):
+    """Something that happened to a machine by itself or on request."""
+
+    id: str
+    type: str
+    at: datetime
+    state: MachineState
+    exit: MachineExit | None = None

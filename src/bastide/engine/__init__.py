@@ -1,0 +1,1 @@
+"""Whatever runs machines: the Engine contract and its implementations."""

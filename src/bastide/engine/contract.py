@@ -1,0 +1,127 @@
+"""The Engine contract: what the control plane may ask of whatever runs machines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+
+from bastide.domain.machine import (
+    Capabilities,
+    ImageInfo,
+    MachineEvent,
+    MachineSpec,
+    MachineStats,
+    MachineStatus,
+)
+from bastide.domain.network import NetworkPolicy
+
+
+class EngineError(Exception):
+    """An engine refused or failed. `code` is machine-readable, the text says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class EngineUnavailable(EngineError):  # noqa: N818 - reads as a state, which it is
+    """The engine cannot be reached now; the same call may succeed later."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("VM_UNAVAILABLE", message)
+
+
+class Unsupported(EngineError):  # noqa: N818
+    """This engine cannot do that; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unsupported", message)
+
+
+class UnknownMachine(EngineError):  # noqa: N818
+    """The engine has no machine of that id."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_found", message)
+
+
+class Engine(ABC):
+    """Runs machines, one per workspace id.
+
+    Every operation is idempotent by workspace id, and `poll()` is the truth: the control plane
+    keeps what is wanted and asks here what is. An operation that cannot be done raises
+    `Unsupported` before anything changes.
+
+    Must be implemented: `capabilities`, `images`, `create`, `start`, `stop`, `kill`, `delete`,
+    `apply_network`, `status`, `poll`, `stats`, `console`, `events`, `close`.
+    May be implemented: `pause`, `resume`.
+
+    All raise `EngineUnavailable` when the engine cannot be reached and `EngineError` when it
+    refuses; those that name a machine raise `UnknownMachine` if it does not exist, except
+    `delete`, which then has nothing to do.
+    """
+
+    @abstractmethod
+    async def capabilities(self) -> Capabilities:
+        """What this engine can do, and why not the rest."""
+
+    @abstractmethod
+    async def images(self) -> list[ImageInfo]:
+        """The images it can boot or build."""
+
+    @abstractmethod
+    async def create(self, spec: MachineSpec) -> MachineStatus:
+        """Reserve address and disk for `spec.id`; does not boot. Repeating is harmless."""
+
+    @abstractmethod
+    async def start(self, spec: MachineSpec) -> MachineStatus:
+        """Boot the machine and return once its agent answers. A running one is left as it is."""
+
+    @abstractmethod
+    async def stop(self, machine: str, grace: float) -> MachineStatus:
+        """End it: asked nicely, then after `grace` seconds firmly. The disk is kept."""
+
+    @abstractmethod
+    async def kill(self, machine: str) -> MachineStatus:
+        """End it at once. The disk is kept."""
+
+    @abstractmethod
+    async def delete(self, machine: str) -> None:
+        """Remove machine, disk, address and rules, in whatever state they are."""
+
+    @abstractmethod
+    async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
+        """Put a policy in force, on a running machine in one transaction."""
+
+    @abstractmethod
+    async def status(self, machine: str) -> MachineStatus:
+        """What one machine is doing now."""
+
+    @abstractmethod
+    async def poll(self) -> list[MachineStatus]:
+        """What every machine is doing now: the truth."""
+
+    @abstractmethod
+    async def stats(self, machine: str) -> MachineStats:
+        """Use of a running machine now."""
+
+    @abstractmethod
+    async def console(self, machine: str, limit: int) -> str:
+        """The last `limit` bytes of its boot output."""
+
+    @abstractmethod
+    def events(self) -> AsyncIterator[MachineEvent]:
+        """What happens to machines, as it happens; ends when the engine goes away."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of connections."""
+
+    async def pause(self, machine: str) -> MachineStatus:
+        """Freeze every process, memory kept."""
+        raise Unsupported(f"{machine} cannot be paused on this engine")
+
+    async def resume(self, machine: str) -> MachineStatus:
+        """Let a paused machine go on."""
+        raise Unsupported(f"{machine} cannot be resumed on this engine")

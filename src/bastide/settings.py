@@ -1,0 +1,192 @@
+"""Settings of one Bastide server: `bastide.toml`, environment overrides, validated at start.
+
+Read from the file named by `BASTIDE_CONFIG` (default `/etc/bastide/bastide.toml`, which may be
+absent); every value can be overridden by an environment variable such as
+`BASTIDE_NETWORK__SUBNET`. An unknown key or a wrong value is named in the error
+(architecture section 11).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DEFAULT_CONFIG = Path("/etc/bastide/bastide.toml")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message names each offending key."""
+
+
+class Section(BaseModel):
+    """One table of `bastide.toml`; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(Section):
+    """Where the edge listens. Loopback only unless an operator says otherwise."""
+
+    api: str = Field("127.0.0.1:7080", description="address:port of the control-plane API")
+    gateway: str = Field("127.0.0.1:7081", description="address:port of the runtime gateway")
+
+
+class Network(Section):
+    """The private network of the workspaces."""
+
+    subnet: IPv4Network = Field(
+        IPv4Network("10.201.0.0/16"),
+        description="private range; its first address is every workspace's gateway",
+    )
+    table: str = Field("bastide", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="nftables table")
+    nameservers: tuple[str, ...] = Field(
+        (), description="resolvers given to workspaces; empty: those of the host"
+    )
+
+    @field_validator("subnet")
+    @classmethod
+    def _inside_ten(cls, value: IPv4Network) -> IPv4Network:
+        if not value.subnet_of(IPv4Network("10.0.0.0/8")) or value.prefixlen > 24:
+            raise ValueError("must be a /24 or larger inside 10.0.0.0/8")
+        return value
+
+
+class Machines(Section):
+    """Bounds and defaults of one workspace."""
+
+    driver: Literal["auto", "container"] = "auto"
+    default_cpus: float = Field(1.0, ge=0.25, le=32)
+    default_memory_mb: int = Field(512, ge=128, le=65536)
+    default_disk_mb: int = Field(4096, ge=64, le=204800)
+    max_cpus: float = Field(32.0, ge=0.25, le=32)
+    max_memory_mb: int = Field(65536, ge=128, le=65536)
+    max_disk_mb: int = Field(204800, ge=64, le=204800)
+    pids: int = Field(1024, ge=32, description="most processes and threads in one workspace")
+    boot_concurrency: int = Field(4, ge=1, description="machines booted at the same time")
+    boot_timeout: float = Field(60.0, gt=0, description="seconds until a boot counts as failed")
+    id_base: int = Field(1_000_000, ge=100_000, description="first host uid given to workspaces")
+
+
+class Database(Section):
+    """Where the control plane keeps its rows."""
+
+    url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state directory")
+
+
+class Log(Section):
+    """How the processes log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Settings(BaseSettings):
+    """All settings of a server."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BASTIDE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path = Field(Path("/var/lib/bastide"), description="everything that must last")
+    run_dir: Path = Field(Path("/run/bastide"), description="sockets and pid files")
+    user: str = Field("bastide", description="unprivileged user of the api")
+    edge_user: str = Field("bastide-edge", description="unprivileged user of the edge")
+    listen: Listen = Listen()
+    network: Network = Network()
+    machines: Machines = Machines()
+    database: Database = Database()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then the file, then the defaults."""
+        del dotenv_settings, file_secret_settings
+        toml = TomlConfigSettingsSource(settings_cls, config_path())
+        return (init_settings, env_settings, toml)
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database.url or f"sqlite+aiosqlite:///{self.state_dir}/db/bastide.sqlite3"
+
+    @property
+    def node_socket(self) -> Path:
+        """The unix socket of bastide-node (0660, group `user`)."""
+        return self.run_dir / "node.sock"
+
+    @property
+    def api_socket(self) -> Path:
+        """The unix socket of bastide-api, which the edge connects to."""
+        return self.run_dir / "api" / "api.sock"
+
+    @property
+    def edge_dir(self) -> Path:
+        """Maps and certificates the control plane keeps for the edge."""
+        return self.state_dir / "edge"
+
+    @property
+    def edge_socket(self) -> Path:
+        """HAProxy's runtime API socket, owned by the api's user."""
+        return self.run_dir / "api" / "edge.sock"
+
+    @property
+    def credentials_file(self) -> Path:
+        """The first admin key (0600), read by `bastide env`."""
+        return self.state_dir / "credentials.json"
+
+    @property
+    def api_url(self) -> str:
+        """Base URL of the control-plane API."""
+        return f"http://{self.listen.api}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Base URL of the runtime gateway."""
+        return f"http://{self.listen.gateway}"
+
+
+def config_path() -> Path:
+    """The settings file in force."""
+    return Path(os.environ.get("BASTIDE_CONFIG", str(DEFAULT_CONFIG)))
+
+
+def read_settings() -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        SettingsError: a key is unknown or a value is wrong; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        where = config_path()
+        message = f"the settings are wrong ({where} or BASTIDE_* variables):\n" + "\n".join(lines)
+        raise SettingsError(message) from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return read_settings()
