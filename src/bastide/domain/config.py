@@ -1,0 +1,279 @@
+"""The `config` of a workspace as clients write it (spec 3.3).
+
+Every known key is honoured or refused with a sentence; keys nobody knows are ignored, because
+the vendor's clients pass them through.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+
+from bastide.domain.restart import RestartPolicy
+
+MAX_TEXT_BYTES = 64 * 1024
+MAX_ARGUMENTS = 1024
+MAX_VARIABLES = 512
+MAX_PORTS = 50
+SHELL = ("/bin/sh", "-c")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII)
+_ABSENT: tuple[object, ...] = (None, False, 0, "", [], {}, {"enabled": False})
+
+LATER = {
+    "ttl": "temporary workspaces (ttl) are not available yet; leave ttl out",
+    "ttl_action": "temporary workspaces (ttl_action) are not available yet; leave it out",
+    "remove_on_exit": "temporary workspaces (remove_on_exit) are not available yet; leave it out",
+    "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
+    "auto_stop_seconds": "automatic stop is not available yet; leave it out",
+    "ssh_access": "SSH access is not available yet; leave ssh_access out or send false",
+    "workloads": "workloads are not available yet; leave them out and use cmd or the runtime API",
+    "proxy_assignment_id": "outbound addresses are not available yet; leave it out",
+    "ready_check": "ready checks are not available yet; leave ready_check out",
+    "desktop": "desktops are not available yet; leave it out or send {enabled: false}",
+    "enable_kvm": "nested virtualisation is not available; leave enable_kvm out or send false",
+    "kernel_id": "other kernels are not available; leave kernel_id out",
+    "macos": "macOS workspaces are not available; leave macos out",
+    "root_disk_id": "persistent disks are not available yet; leave root_disk_id out",
+    "disks": "persistent disks are not available yet; leave disks out",
+    "ingress": "source addresses (ingress) are not available yet; leave ingress out",
+    "egress": 'egress rules are not available yet; leave egress out or send ["*"]',
+    "egress_ports": "egress rules are not available yet; leave egress_ports out",
+    "private_link_ids": "private links are not available yet; leave private_link_ids out",
+    "outbound_mode": 'own outbound proxies are not available yet; outbound_mode is "managed"',
+    "custom_proxy": "own outbound proxies are not available yet; leave custom_proxy out",
+    "preset": "presets are not available; choose an image instead",
+}
+_ALSO_FINE: dict[str, tuple[object, ...]] = {"egress": (["*"],), "outbound_mode": ("managed",)}
+
+
+def plain_text(value: str) -> str:
+    """The text, if a process can be given it.
+
+    Raises:
+        ValueError: it holds NUL or lone surrogates.
+    """
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode text") from None
+    return value
+
+
+def _readable(value: Any) -> Any:
+    """Check text before anything else looks at it."""
+    return plain_text(value) if isinstance(value, str) else value
+
+
+def _exact(value: Any) -> Any:
+    """Numbers are numbers: neither booleans nor text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """A whole number, also when written as 512.0."""
+    if isinstance(_exact(value), float) and not value.is_integer():
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+Text = Annotated[str, BeforeValidator(_readable)]
+Cores = Annotated[float, BeforeValidator(_exact), Field(ge=0.25, le=32, allow_inf_nan=False)]
+Memory = Annotated[int, BeforeValidator(_whole), Field(ge=128, le=65536)]
+Disk = Annotated[int, BeforeValidator(_whole), Field(ge=64, le=204800)]
+Port = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=65535)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
+
+
+def _argv(value: Any) -> Any:
+    """A main command: a list of words, or a line for the shell."""
+    if value is None or value in ("", []):
+        return None
+    if isinstance(value, str):
+        value = [*SHELL, value]
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise ValueError(
+            'must be a list of words such as ["node", "server.js"], or one line for the shell'
+        )
+    if len(value) > MAX_ARGUMENTS or sum(len(plain_text(word).encode()) for word in value) > (
+        MAX_TEXT_BYTES
+    ):
+        raise ValueError("must have at most 1024 words and 64 KiB in all")
+    if not value[0]:
+        raise ValueError("must begin with the name of a program")
+    return tuple(value)
+
+
+def _environment(value: Any) -> Any:
+    """Environment as an object, a list of `K=V`, or a list of `{key, value}`."""
+    if value is None:
+        return {}
+    pairs = value.items() if isinstance(value, dict) else map(_variable, _listed(value))
+    result: dict[str, str] = {}
+    for key, content in pairs:
+        if not _VARIABLE.fullmatch(key):
+            raise ValueError(
+                f"{key[:80]!r} is no name of a variable; allowed are letters, digits, "
+                "_, . and -, with no digit first"
+            )
+        result[key] = _content(key, content)
+    if len(result) > MAX_VARIABLES or sum(
+        len(key) + len(text.encode()) for key, text in result.items()
+    ) > (MAX_TEXT_BYTES):
+        raise ValueError("must have at most 512 variables and 64 KiB in all")
+    return result
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(  # noqa: TRY004 - pydantic wants ValueError
+            'must be an object, a list of "KEY=VALUE", or a list of {key, value}'
+        )
+    return value
+
+
+def _variable(item: Any) -> tuple[str, Any]:
+    """One entry of the list forms."""
+    if isinstance(item, str) and "=" in item:
+        key, _, content = item.partition("=")
+        return key, content
+    if isinstance(item, dict) and isinstance(item.get("key"), str) and "value" in item:
+        return item["key"], item["value"]
+    raise ValueError('each entry must be "KEY=VALUE" or {"key": ..., "value": ...}')
+
+
+def _content(key: str, value: Any) -> str:
+    """The value of one variable as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return plain_text(value)
+    raise ValueError(f"the value of {key!r} must be text or a number")
+
+
+def refuse_later(value: Any) -> Any:
+    """Refuse known keys whose feature does not exist yet, unless their value means "off".
+
+    Raises:
+        ValueError: names the key and says what to do.
+    """
+    if isinstance(value, dict):
+        for key, sentence in LATER.items():
+            if key in value and not _off(value[key], _ALSO_FINE.get(key, ())):
+                raise LaterError(key, sentence)
+    return value
+
+
+def _off(value: object, also: tuple[object, ...]) -> bool:
+    return any(type(value) is type(fine) and value == fine for fine in (*_ABSENT, *also))
+
+
+class LaterError(ValueError):
+    """A known field whose feature is not there yet; `field` is its name."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+class NetworkConfig(BaseModel):
+    """`network_config`, and the body of PATCH /network (spec 3.3, 4.4)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    allow_internet: StrictBool | None = None
+    public_access: StrictBool | None = None
+    public_ingress: StrictBool | None = Field(None, description="older name of public_access")
+    ingress_ports: list[Port] | None = Field(None, max_length=MAX_PORTS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _later(cls, value: Any) -> Any:
+        return refuse_later(value)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        pair = {self.public_access, self.public_ingress} - {None}
+        if len(pair) > 1:
+            raise ValueError("public_access and public_ingress contradict each other")
+        return self
+
+    @property
+    def public(self) -> bool | None:
+        """Whether the edge is admitted; None: not said."""
+        return self.public_ingress if self.public_access is None else self.public_access
+
+    @property
+    def ports(self) -> tuple[int, ...] | None:
+        """The open ports, sorted and once each; None: not said."""
+        return None if self.ingress_ports is None else tuple(sorted(set(self.ingress_ports)))
+
+
+class Config(BaseModel):
+    """A checked `config`; None means "not given". Sizes in MiB, cpus in cores."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    cpus: Cores | None = None
+    memory_mb: Memory | None = None
+    disk_size_mb: Disk | None = None
+    writable_size_mb: Disk | None = Field(None, description="older name of disk_size_mb")
+    env: Annotated[dict[str, str], BeforeValidator(_environment)] | None = None
+    cmd: Annotated[tuple[str, ...] | None, BeforeValidator(_argv)] = None
+    restart_policy: RestartPolicy | None = None
+    max_restarts: Count | None = None
+    keep_logs: StrictBool | None = None
+    static_network: StrictBool | None = None
+    wait_for_init: StrictBool | None = None
+    network_config: NetworkConfig | None = None
+    allow_internet: StrictBool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("restart_policy") == "never":
+            value = {**value, "restart_policy": "no"}
+        return refuse_later(value)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len({self.disk_size_mb, self.writable_size_mb} - {None}) > 1:
+            raise ValueError("disk_size_mb and writable_size_mb contradict each other")
+        inner = self.network_config.allow_internet if self.network_config else None
+        if len({inner, self.allow_internet} - {None}) > 1:
+            raise ValueError("allow_internet and network_config.allow_internet contradict")
+        return self
+
+    @property
+    def disk_mb(self) -> int | None:
+        """The size of the disk in MiB, by either name."""
+        return self.writable_size_mb if self.disk_size_mb is None else self.disk_size_mb
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The wanted network, `allow_internet` in either place included."""
+        inner = self.network_config or NetworkConfig()
+        if self.allow_internet is None:
+            return inner
+        return inner.model_copy(update={"allow_internet": self.allow_internet})
+
+    def given(self) -> dict[str, Any]:
+        """What the owner said beside sizes and network, in the form it is stored and shown."""
+        kept = self.model_dump(
+            mode="json",
+            include={"restart_policy", "max_restarts", "keep_logs", "static_network"}
+            | {"wait_for_init"},
+            exclude_none=True,
+        )
+        if "env" in self.model_fields_set:
+            kept["env"] = [{"key": k, "value": v} for k, v in (self.env or {}).items()]
+        if "cmd" in self.model_fields_set:
+            kept["cmd"] = list(self.cmd) if self.cmd else None
+        return kept

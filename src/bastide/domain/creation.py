@@ -1,0 +1,112 @@
+"""The bodies of POST /workspace and PUT /workspace/:id (spec 4.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
+
+from bastide.domain.config import Config, Text, refuse_later
+from bastide.domain.lifecycle import Mode
+from bastide.domain.slug import check_slug
+
+# Fields that older clients send at the top level, and what `config` calls them (spec 4.1).
+_MOVED = {
+    "cpus": "cpus",
+    "vcpus": "cpus",
+    "memory_mb": "memory_mb",
+    "ram_mb": "memory_mb",
+    "disk_size_mb": "disk_size_mb",
+    "writable_size_mb": "disk_size_mb",
+    "disk_mb": "disk_size_mb",
+}
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not contain control characters")
+    return value.strip()
+
+
+def _permanent(value: Any) -> Any:
+    if value == Mode.TEMPORARY:
+        raise ValueError('temporary workspaces are not available yet; mode is "permanent"')
+    return value
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("https://", "http://")) or not value.isprintable() or " " in value:
+        raise ValueError("must be an http or https URL")
+    return value
+
+
+Name = Annotated[Text, AfterValidator(_printable), Field(max_length=255)]
+Slug = Annotated[Text, AfterValidator(check_slug)]
+Logo = Annotated[Text, AfterValidator(_url), Field(max_length=2048)]
+
+
+class CreateWorkspace(BaseModel):
+    """Body of POST /workspace; every field is optional."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name | None = None
+    slug: Slug | None = None
+    logo: Logo | None = None
+    image: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = Field(
+        None, description="slug of a namespace; absent: a personal workspace"
+    )
+    mode: Annotated[Mode, BeforeValidator(_permanent)] | None = None
+    config: Config | None = None
+    wait_ready: StrictBool = False
+    idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_clients(cls, value: Any) -> Any:
+        """Move the convenience fields into `config`, which wins where both are given."""
+        return move_sizes(value)
+
+
+class UpdateWorkspace(BaseModel):
+    """Body of PUT /workspace/:id; only what is given changes, null clears slug and logo."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name | None = None
+    slug: Slug | None = None
+    logo: Logo | None = None
+    config: Config | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_clients(cls, value: Any) -> Any:
+        return move_sizes(value)
+
+
+def move_sizes(value: Any) -> Any:
+    """The body with sizes of older clients moved into its `config`.
+
+    Raises:
+        LaterError: a top-level field whose feature is not there yet.
+    """
+    if not isinstance(value, dict):
+        return value
+    refuse_later(value)
+    config = value.get("config")
+    if config is not None and not isinstance(config, dict):
+        return value
+    moved = {new: value[old] for old, new in _MOVED.items() if value.get(old) is not None}
+    given = dict(config or {})
+    if "writable_size_mb" in given:
+        moved.pop("disk_size_mb", None)
+    return {**value, "config": {**moved, **given}} if moved else value
