@@ -1,0 +1,16 @@
+"""Identifiers of accounts, keys, workspaces and operations (spec control-plane 1.6)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+ACCOUNT: Final = "acc"
+KEY: Final = "key"
+WORKSPACE: Final = "ws"
+OPERATION: Final = "op"
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier: `prefix`, an underscore and 12 hexadecimal digits."""
+    return f"{prefix}_{secrets.token_hex(6)}"

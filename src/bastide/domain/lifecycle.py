@@ -1,0 +1,20 @@
+"""What a user may want of a workspace (spec control-plane 5.1)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """Whether a workspace has a lease."""
+
+    PERMANENT = "permanent"
+    TEMPORARY = "temporary"
+
+
+class DesiredState(StrEnum):
+    """What the user wants of a workspace."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DELETED = "deleted"

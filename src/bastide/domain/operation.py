@@ -1,0 +1,42 @@
+"""Long operations on a workspace: what is being done and how far it is.
+
+Phases are those of `provisioning.phase` (spec control-plane 3.2).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class OperationKind(StrEnum):
+    """What is done to the workspace."""
+
+    PROVISION = "provision"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    DELETE = "delete"
+
+
+class OperationState(StrEnum):
+    """How far it is. `done` and `failed` are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+UNFINISHED = (OperationState.QUEUED, OperationState.RUNNING)
+
+
+class Phase(StrEnum):
+    """The step a person is told about."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    STARTING = "starting"
+    INITIALIZING = "initializing"
+    READY = "ready"
+    FAILED = "failed"
+    DELETING = "deleting"
