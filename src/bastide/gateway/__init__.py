@@ -1,0 +1,1 @@
+"""The runtime gateway's tokens and keys."""
