@@ -1,0 +1,237 @@
+"""The local engine: a client of bastide-node's unix socket (architecture, The node's socket)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bastide.domain.machine import (
+    Capabilities,
+    ImageInfo,
+    MachineEvent,
+    MachineSpec,
+    MachineStats,
+    MachineStatus,
+)
+from bastide.domain.network import NetworkPolicy
+from bastide.engine.contract import (
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    UnknownMachine,
+    Unsupported,
+)
+
+CONNECT_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 60.0
+START_TIMEOUT = 600.0
+"""Seconds for a boot; the node queues boots, so a crowd of them waits here."""
+EVENT_SILENCE = 45.0
+"""Seconds without even a blank line after which the stream of events counts as dead."""
+
+_D = TypeVar("_D", bound=BaseModel)
+
+
+class _Images(BaseModel):
+    images: list[ImageInfo]
+
+
+class _Machines(BaseModel):
+    machines: list[MachineStatus]
+
+
+class _Problem(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    error: str = "engine_error"
+    message: str = ""
+
+
+class LocalEngine(Engine):
+    """Machines of this server, run by bastide-node.
+
+    Calls that may be repeated without harm at the HTTP level (GET, PUT, DELETE) are sent a
+    second time when the connection breaks; the rest is repeated by the pipelines.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        """Talk to the node on `socket`; connects on first use."""
+        self._socket = socket
+        self._http = httpx.AsyncClient(
+            base_url="http://node",
+            trust_env=False,
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket),
+                limits=httpx.Limits(max_connections=512, max_keepalive_connections=32),
+            ),
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+        )
+
+    async def capabilities(self) -> Capabilities:
+        """What this node can do."""
+        return await self._read(Capabilities, "GET", "/v1/capabilities")
+
+    async def images(self) -> list[ImageInfo]:
+        """The images of this node."""
+        return (await self._read(_Images, "GET", "/v1/images")).images
+
+    async def create(self, spec: MachineSpec) -> MachineStatus:
+        """Reserve address and disk."""
+        return await self._read(MachineStatus, "POST", "/v1/machines", body=_json(spec))
+
+    async def start(self, spec: MachineSpec) -> MachineStatus:
+        """Boot and wait for the agent."""
+        return await self._read(
+            MachineStatus,
+            "POST",
+            f"/v1/machines/{spec.id}/start",
+            body=_json(spec),
+            timeout=START_TIMEOUT,
+        )
+
+    async def stop(self, machine: str, grace: float) -> MachineStatus:
+        """End it within `grace` seconds."""
+        return await self._read(
+            MachineStatus,
+            "POST",
+            f"/v1/machines/{machine}/stop",
+            body={"grace": grace},
+            timeout=grace + ANSWER_TIMEOUT,
+        )
+
+    async def kill(self, machine: str) -> MachineStatus:
+        """End it at once."""
+        return await self._read(MachineStatus, "POST", f"/v1/machines/{machine}/kill")
+
+    async def pause(self, machine: str) -> MachineStatus:
+        """Freeze it."""
+        return await self._read(MachineStatus, "POST", f"/v1/machines/{machine}/pause")
+
+    async def resume(self, machine: str) -> MachineStatus:
+        """Let it go on."""
+        return await self._read(MachineStatus, "POST", f"/v1/machines/{machine}/resume")
+
+    async def delete(self, machine: str) -> None:
+        """Remove everything of it; unknown is fine."""
+        try:
+            await self._call("DELETE", f"/v1/machines/{machine}")
+        except UnknownMachine:
+            return
+
+    async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
+        """Put `policy` in force."""
+        return await self._read(
+            MachineStatus, "PUT", f"/v1/machines/{machine}/network", body=_json(policy)
+        )
+
+    async def status(self, machine: str) -> MachineStatus:
+        """One machine now."""
+        return await self._read(MachineStatus, "GET", f"/v1/machines/{machine}")
+
+    async def poll(self) -> list[MachineStatus]:
+        """All machines now."""
+        return (await self._read(_Machines, "GET", "/v1/machines")).machines
+
+    async def stats(self, machine: str) -> MachineStats:
+        """Use of it now."""
+        return await self._read(MachineStats, "GET", f"/v1/machines/{machine}/stats")
+
+    async def console(self, machine: str, limit: int) -> str:
+        """The last `limit` bytes of its boot output."""
+        answer = await self._call("GET", f"/v1/machines/{machine}/console", params={"limit": limit})
+        return answer.text
+
+    async def events(self) -> AsyncIterator[MachineEvent]:
+        """Events as they happen, until the node goes away."""
+        timeout = httpx.Timeout(EVENT_SILENCE, connect=CONNECT_TIMEOUT)
+        try:
+            async with self._http.stream("GET", "/v1/events", timeout=timeout) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refusal(answer)
+                async for line in answer.aiter_lines():
+                    if line.strip():
+                        yield _parse(MachineEvent, line)
+        except httpx.ConnectError as error:
+            raise self._gone(error) from error
+        except httpx.TransportError:
+            return
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _read(self, kind: type[_D], method: str, path: str, **more: Any) -> _D:
+        return _parse(kind, (await self._call(method, path, **more)).content)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, int] | None = None,
+        timeout: float = ANSWER_TIMEOUT,  # noqa: ASYNC109 - httpx's own, per phase of the call
+    ) -> httpx.Response:
+        """One call; a broken connection is tried twice where that can do no harm."""
+        for last in (False, True) if method != "POST" else (True,):
+            try:
+                answer = await self._http.request(
+                    method,
+                    path,
+                    json=body,
+                    params=params,
+                    timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+                )
+            except httpx.TransportError as error:
+                if last or isinstance(error, httpx.TimeoutException):
+                    raise self._gone(error) from error
+            else:
+                if answer.is_error:
+                    raise _refusal(answer)
+                return answer
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _gone(self, error: httpx.TransportError) -> EngineUnavailable:
+        what = (
+            "did not answer in time"
+            if isinstance(error, httpx.TimeoutException)
+            else ("cannot be reached")
+        )
+        return EngineUnavailable(
+            f"bastide-node {what} on {self._socket}; check that it runs with `bastide status`"
+        )
+
+
+def _json(document: BaseModel) -> Any:
+    return document.model_dump(mode="json")
+
+
+def _parse(kind: type[_D], content: str | bytes) -> _D:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise EngineError(
+            "engine_error",
+            f"bastide-node gave an answer that this version does not understand ({first['msg']}); "
+            "node and api must be of the same version",
+        ) from None
+
+
+def _refusal(answer: httpx.Response) -> EngineError:
+    """The typed error of a refusal."""
+    try:
+        problem = _Problem.model_validate_json(answer.content)
+    except ValidationError:
+        problem = _Problem()
+    message = problem.message or f"bastide-node answered {answer.status_code}"
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return UnknownMachine(message)
+    if answer.status_code == httpx.codes.NOT_IMPLEMENTED:
+        return Unsupported(message)
+    return EngineError(problem.error, message)
