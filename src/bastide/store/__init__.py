@@ -1,0 +1,1 @@
+"""Tables, repositories and migrations. No business rule lives here."""

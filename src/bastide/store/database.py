@@ -1,0 +1,129 @@
+"""The database: SQLite by default, PostgreSQL by its URL.
+
+Two ways in, both one transaction: `read()` and `write()`. On SQLite `write()` takes the write
+lock at once (`BEGIN IMMEDIATE`), so two writers wait for each other instead of failing half-way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+BUSY_TIMEOUT: Final = 30.0
+_WRITING: Final = "bastide_writing"
+
+
+class Duplicate(Exception):  # noqa: N818 - reads as what it is
+    """A row with the same unique value exists. `constraint` says which, as the database put it."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
+
+
+class Database:
+    """Connections to the database at `url` (a SQLAlchemy URL with an async driver).
+
+    Opening makes the directory of a SQLite file; nothing is connected before the first use.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = self._open_sqlite() if self.is_sqlite else self._open_server()
+        self._reading = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._writing = async_sessionmaker(
+            self.engine.execution_options(**{_WRITING: True}), expire_on_commit=False
+        )
+
+    def _open_sqlite(self) -> AsyncEngine:
+        """SQLite with a write-ahead log, foreign keys and transactions that we begin ourselves."""
+        if self.url.database and self.url.database != ":memory:":
+            Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        engine = create_async_engine(
+            self.url,
+            pool_size=8,
+            max_overflow=0,
+            connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
+        )
+        event.listen(engine.sync_engine, "connect", _configure_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+
+    def _open_server(self) -> AsyncEngine:
+        """PostgreSQL; a connection that died while idle is replaced."""
+        return create_async_engine(self.url, pool_size=8, max_overflow=8, pool_pre_ping=True)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that changes nothing."""
+        async with self._reading() as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that is committed at the end of the block, undone by an exception.
+
+        Raises:
+            Duplicate: a unique value is taken.
+        """
+        try:
+            async with self._writing.begin() as session:
+                yield session
+        except IntegrityError as error:
+            raise_duplicate(error)
+
+    @asynccontextmanager
+    async def exclusive(self, key: int) -> AsyncIterator[AsyncConnection]:
+        """One transaction on a bare connection, one holder of `key` at a time (migrations)."""
+        writing = self.engine.execution_options(**{_WRITING: True})
+        async with writing.begin() as connection:
+            if not self.is_sqlite:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            yield connection
+
+    async def ping(self) -> None:
+        """Ask the database something small; raises what the driver raises."""
+        async with self.read() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self.engine.dispose()
+
+
+def raise_duplicate(error: IntegrityError) -> None:
+    """Turn a violated unique constraint into `Duplicate`; raise anything else as it is."""
+    message = str(error.orig)
+    if "UNIQUE constraint failed" in message or "UniqueViolation" in message:
+        raise Duplicate(message) from error
+    raise error
+
+
+def _configure_sqlite(connection: Any, record: object) -> None:
+    """Once per SQLite connection. Full sync: what was answered survives a power failure."""
+    del record
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock before it reads what it decides on."""
+    writing = connection.get_execution_options().get(_WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,165 @@
+"""Rows of operations: the queue that pipelines work.
+
+A pass takes the next free row with `lock_next`, acts with no transaction open, and writes with
+`apply_guarded`. A row whose lock has run out is free again, so a crash at any line leaves work
+that the next pass finishes; whoever lost the lock writes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.instant import now
+from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
+from bastide.store.results import changed
+from bastide.store.tables import Operation
+
+
+class Operations:
+    """Operations within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def insert(self, operation: Operation) -> Operation:
+        """Queue an operation; `Duplicate` if the workspace has an unfinished one."""
+        self._session.add(operation)
+        await self._session.flush()
+        return operation
+
+    async def get(self, operation_id: str) -> Operation | None:
+        """By id."""
+        return await self._session.get(Operation, operation_id, populate_existing=True)
+
+    async def unfinished(self, workspace_id: str) -> Operation | None:
+        """The operation going on with a workspace."""
+        return await self._session.scalar(
+            select(Operation)
+            .where(Operation.workspace_id == workspace_id, Operation.state.in_(UNFINISHED))
+            .execution_options(populate_existing=True)
+        )
+
+    async def latest(
+        self, workspaces: Collection[str], kinds: Collection[OperationKind] | None = None
+    ) -> dict[str, Operation]:
+        """The newest operation (of these kinds) of each workspace that has one."""
+        if not workspaces:
+            return {}
+        newest = func.row_number().over(
+            partition_by=Operation.workspace_id,
+            order_by=(Operation.created_at.desc(), Operation.id.desc()),
+        )
+        ranked = select(Operation.id, newest.label("rank")).where(
+            Operation.workspace_id.in_(workspaces)
+        )
+        if kinds is not None:
+            ranked = ranked.where(Operation.kind.in_(kinds))
+        inner = ranked.subquery()
+        found = await self._session.scalars(
+            select(Operation).join(inner, Operation.id == inner.c.id).where(inner.c.rank == 1)
+        )
+        return {row.workspace_id: row for row in found}
+
+    async def supersede(self, workspace_id: str, reason: str) -> bool:
+        """End the unfinished operation of a workspace: another takes its place."""
+        at = now()
+        return await changed(
+            self._session,
+            update(Operation)
+            .where(Operation.workspace_id == workspace_id, Operation.state.in_(UNFINISHED))
+            .values(
+                state=OperationState.FAILED,
+                phase=Phase.FAILED,
+                message=reason,
+                error={"code": "superseded", "message": reason},
+                lock_token=None,
+                lock_owner=None,
+                lock_expires_at=None,
+                updated_at=at,
+                completed_at=at,
+            ),
+        )
+
+    async def lock_next(
+        self, owner: str, seconds: float, kinds: Collection[OperationKind] | None = None
+    ) -> Operation | None:
+        """Take the next free operation for `seconds`, or None when there is nothing to do.
+
+        The row comes back `running`, with a fresh `lock_token` and `attempts` counted up.
+        PostgreSQL skips rows that another pass is taking; SQLite has one writer at a time.
+        """
+        at = now()
+        free = (
+            select(Operation.id)
+            .where(Operation.state.in_(UNFINISHED), Operation.run_after <= at)
+            .where(or_(Operation.lock_token.is_(None), Operation.lock_expires_at < at))
+            .order_by(Operation.run_after, Operation.created_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if kinds is not None:
+            free = free.where(Operation.kind.in_(kinds))
+        taken = await self._session.scalars(
+            update(Operation)
+            .where(Operation.id == free.scalar_subquery())
+            .values(
+                state=OperationState.RUNNING,
+                attempts=Operation.attempts + 1,
+                lock_token=secrets.token_hex(16),
+                lock_owner=owner,
+                lock_expires_at=at + timedelta(seconds=seconds),
+                updated_at=at,
+            )
+            .returning(Operation)
+            .execution_options(synchronize_session=False, populate_existing=True)
+        )
+        return taken.one_or_none()
+
+    async def extend(self, operation_id: str, lock_token: str, seconds: float) -> bool:
+        """Keep the lock for `seconds` from now; False if it was lost."""
+        return await self._guarded(
+            operation_id, lock_token, {"lock_expires_at": now() + timedelta(seconds=seconds)}
+        )
+
+    async def apply_guarded(
+        self, operation_id: str, lock_token: str, values: Mapping[str, Any]
+    ) -> bool:
+        """Set columns while the lock is held; False: stale, drop the result.
+
+        It also holds the row until the end of the transaction, so writing the workspace after it
+        is safe.
+        """
+        return await self._guarded(operation_id, lock_token, {"updated_at": now(), **values})
+
+    async def finish(self, operation_id: str, lock_token: str, values: Mapping[str, Any]) -> bool:
+        """Like `apply_guarded`, for the last time: completed and unlocked."""
+        return await self.apply_guarded(
+            operation_id, lock_token, {"completed_at": now(), **_UNLOCKED, **values}
+        )
+
+    async def release(self, operation_id: str, lock_token: str, delay: float) -> bool:
+        """Give the row back to be tried again in `delay` seconds."""
+        at = now()
+        return await self._guarded(
+            operation_id,
+            lock_token,
+            {"run_after": at + timedelta(seconds=delay), "updated_at": at, **_UNLOCKED},
+        )
+
+    async def _guarded(self, operation_id: str, lock_token: str, values: Mapping[str, Any]) -> bool:
+        """Write only with the lock."""
+        return await changed(
+            self._session,
+            update(Operation)
+            .where(Operation.id == operation_id, Operation.lock_token == lock_token)
+            .values(dict(values)),
+        )
+
+
+_UNLOCKED: Mapping[str, Any] = {"lock_token": None, "lock_owner": None, "lock_expires_at": None}

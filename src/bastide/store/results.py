@@ -1,0 +1,18 @@
+"""What a statement did."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Delete, Update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+async def changed(session: AsyncSession, statement: Update | Delete) -> bool:
+    """Run a guarded statement; whether it changed a row.
+
+    Objects already loaded in the session are not refreshed: read them again if needed.
+    """
+    statement = statement.execution_options(synchronize_session=False)
+    result = cast("CursorResult[Any]", await session.execute(statement))
+    return result.rowcount > 0

@@ -1,0 +1,178 @@
+"""Rows of workspaces. A deleted one is found by no method unless that method says so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState, Mode
+from bastide.domain.machine import MachineState
+from bastide.domain.operation import UNFINISHED, OperationKind
+from bastide.store.results import changed
+from bastide.store.tables import Operation, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which workspaces a list holds; None means any.
+
+    `busy` selects by the kind of the unfinished operation; an empty collection selects those
+    without one. `ids` limits the list to these.
+    """
+
+    account_id: str | None = None
+    namespace: str | None = None
+    ids: Collection[str] | None = None
+    mode: Mode | None = None
+    desired: Collection[DesiredState] | None = None
+    observed: Collection[MachineState] | None = None
+    busy: Collection[OperationKind] | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL, deleted workspaces left out."""
+        found: list[ColumnElement[bool]] = [Workspace.deleted_at.is_(None)]
+        if self.account_id is not None:
+            found.append(Workspace.account_id == self.account_id)
+        if self.namespace is not None:
+            found.append(Workspace.namespace == self.namespace)
+        if self.ids is not None:
+            found.append(Workspace.id.in_(self.ids))
+        if self.mode is not None:
+            found.append(Workspace.mode == self.mode)
+        if self.desired is not None:
+            found.append(Workspace.desired_state.in_(self.desired))
+        if self.observed is not None:
+            found.append(Workspace.observed_state.in_(self.observed))
+        if self.busy is not None:
+            unfinished = (
+                exists()
+                .where(Operation.workspace_id == Workspace.id)
+                .where(Operation.state.in_(UNFINISHED))
+            )
+            found.append(
+                unfinished.where(Operation.kind.in_(self.busy)) if self.busy else ~unfinished
+            )
+        return found
+
+
+class Workspaces:
+    """Workspaces within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def insert(self, workspace: Workspace) -> Workspace:
+        """Add a workspace; `Duplicate` at commit or flush if slug or idempotency key is taken."""
+        self._session.add(workspace)
+        await self._session.flush()
+        return workspace
+
+    async def get(self, workspace_id: str) -> Workspace | None:
+        """By id, whoever owns it."""
+        return await self._one(Workspace.id == workspace_id)
+
+    async def find(self, account_id: str, reference: str) -> Workspace | None:
+        """By id or slug within an account; an id wins over an equal slug."""
+        found = await self._session.scalars(
+            select(Workspace)
+            .where(Workspace.account_id == account_id, Workspace.deleted_at.is_(None))
+            .where(or_(Workspace.id == reference, Workspace.slug == reference))
+            .execution_options(populate_existing=True)
+        )
+        rows = list(found)
+        return next((row for row in rows if row.id == reference), rows[0] if rows else None)
+
+    async def by_idempotency_key(self, account_id: str, key: str) -> Workspace | None:
+        """The workspace an earlier request with this key made."""
+        return await self._one(Workspace.account_id == account_id, Workspace.idempotency_key == key)
+
+    async def by_address(self, address: str) -> Workspace | None:
+        """The workspace last seen at a private address."""
+        return await self._one(Workspace.address == address)
+
+    async def count(self, which: Filter) -> int:
+        """How many there are."""
+        found = await self._session.scalar(
+            select(func.count()).select_from(Workspace).where(*which.conditions())
+        )
+        return found or 0
+
+    async def page(
+        self, which: Filter, *, limit: int | None = None, offset: int = 0
+    ) -> list[Workspace]:
+        """Some of them, newest first; `limit` None is all."""
+        found = await self._session.scalars(
+            select(Workspace)
+            .where(*which.conditions())
+            .order_by(Workspace.created_at.desc(), Workspace.id.desc())
+            .limit(limit)
+            .offset(offset)
+        )
+        return list(found)
+
+    async def totals(self, which: Filter) -> tuple[int, float, int, int]:
+        """Count, and sums of cores, MiB of memory and MiB of disk."""
+        row = (
+            await self._session.execute(
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(Workspace.cpus), 0.0),
+                    func.coalesce(func.sum(Workspace.memory_mb), 0),
+                    func.coalesce(func.sum(Workspace.disk_mb), 0),
+                ).where(*which.conditions())
+            )
+        ).one()
+        return row[0], float(row[1]), int(row[2]), int(row[3])
+
+    async def update(
+        self,
+        workspace_id: str,
+        values: Mapping[str, Any],
+        *,
+        expected: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Set columns, provided those of `expected` still hold; False if nothing was changed.
+
+        `updated_at` is set too. A pipeline first calls `Operations.apply_guarded` in the same
+        transaction, and gives up when that returns False.
+        """
+        statement = update(Workspace).where(
+            Workspace.id == workspace_id, Workspace.deleted_at.is_(None)
+        )
+        for name, value in (expected or {}).items():
+            column = getattr(Workspace, name)
+            statement = statement.where(column.is_(None) if value is None else column == value)
+        return await changed(self._session, statement.values({"updated_at": now(), **values}))
+
+    async def mark_deleted(self, workspace_id: str) -> bool:
+        """Hide the row for good; its slug and idempotency key become free, its secrets go."""
+        at = now()
+        return await self.update(
+            workspace_id,
+            {
+                "deleted_at": at,
+                "desired_state": DesiredState.DELETED,
+                "observed_state": MachineState.ABSENT,
+                "observed_at": at,
+                "address": None,
+                "boot_id": None,
+                "ready": False,
+                "runtime_enabled": False,
+                "raw_token": None,
+                "config": {},
+            },
+        )
+
+    async def _one(self, *conditions: ColumnElement[bool]) -> Workspace | None:
+        """The one that is not deleted and meets the conditions."""
+        return await self._session.scalar(
+            select(Workspace)
+            .where(Workspace.deleted_at.is_(None), *conditions)
+            .limit(1)
+            .execution_options(populate_existing=True)
+        )
