@@ -1,0 +1,141 @@
+# Steps shared by script/up and script/test; sourced, never run.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HOME_OF_COPY=/opt/bastide/checkout
+UV_VERSION=0.13.9
+SYSTEM_PYTHON=/usr/bin/python3
+STARTED=$SECONDS
+STEP=0
+STEP_NAME=""
+
+step() { # step TEXT: begin a numbered step
+    STEP=$((STEP + 1))
+    STEP_NAME=$1
+    printf '\n[%d] %s (%ds)\n' "$STEP" "$1" "$((SECONDS - STARTED))"
+}
+
+note() { printf '    %s\n' "$*"; }
+
+fail() { # fail WHAT [WHAT TO DO]
+    printf '\n%s: %s\n' "$(basename "$0")" "$1" >&2
+    [ $# -lt 2 ] || printf '  what to do: %s\n' "$2" >&2
+    exit 1
+}
+
+told() { # the trap for an error nobody foresaw
+    local code=$?
+    printf '\n%s: step %d (%s) failed with code %d; the lines above say why.\n' \
+        "$(basename "$0")" "$STEP" "$STEP_NAME" "$code" >&2
+    printf '  what to do: mend that and run the same command again; it goes on where it stopped.\n' >&2
+    exit "$code"
+}
+trap told ERR
+
+need_debian_root() {
+    [ "$(id -u)" = 0 ] || fail "this needs root: it installs packages and runs machines" "sudo $0"
+    command -v apt-get >/dev/null ||
+        fail "this machine has no apt-get" "use Debian 12 or newer; docs/support.md lists what was run"
+}
+
+# The api runs as a user without privileges and imports this checkout. In a closed directory
+# (/root, a mktemp directory) it could not, so then all goes on from a copy.
+settle_checkout() { # settle_checkout SCRIPT ARGS...
+    local script=$1 path=$ROOT
+    shift
+    while [ "$path" != / ]; do
+        if [ $((0$(stat -c %a "$path") & 5)) -ne 5 ]; then
+            note "$path is closed to other users: going on from a copy in $HOME_OF_COPY"
+            mkdir -p "$HOME_OF_COPY"
+            chmod 755 /opt/bastide "$HOME_OF_COPY"
+            find "$HOME_OF_COPY" -mindepth 1 -maxdepth 1 ! -name '.venv*' ! -name node_modules \
+                -exec rm -rf {} +
+            (cd "$ROOT" && tar -c --exclude=./.venv --exclude=./.venv-uv --exclude=node_modules .) |
+                tar -x --no-same-owner -C "$HOME_OF_COPY"
+            chmod -R a+rX "$HOME_OF_COPY"
+            exec "$HOME_OF_COPY/$script" "$@"
+        fi
+        path=$(dirname "$path")
+    done
+}
+
+packages_of() { # packages_of SECTION...: the packages of script/packages
+    awk -v wanted=" $* " '
+        /^#/ || /^$/ { next }
+        /^\[/ { section = substr($0, 2, length($0) - 2); next }
+        index(wanted, " " section " ") { print }' "$ROOT/script/packages"
+}
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_packages() { # install_packages SECTION...
+    local missing=() name policy=/usr/sbin/policy-rc.d ours=no had_haproxy=no
+    installed haproxy && had_haproxy=yes
+    for name in $(packages_of "$@"); do
+        # Another source of Node.js brings npm inside its own package.
+        [ "$name" = npm ] && command -v npm >/dev/null && continue
+        installed "$name" || missing+=("$name")
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        note "all there"
+        return
+    fi
+    note "installing: ${missing[*]}"
+    # No daemon may start only because its package came in.
+    if [ ! -e $policy ]; then
+        ours=yes
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    local outcome=0
+    if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >/tmp/bastide-apt.log 2>&1 </dev/null; then
+        # Perhaps only the lists are old or absent.
+        { apt-get update -qq &&
+            apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+            >>/tmp/bastide-apt.log 2>&1 </dev/null || outcome=$?
+    fi
+    [ $ours = no ] || rm -f $policy
+    if [ $outcome -ne 0 ]; then
+        tail -n 20 /tmp/bastide-apt.log >&2
+        fail "Debian packages could not be installed: ${missing[*]}" \
+            "check that apt-get works (network, /etc/apt/sources.list.d), then run this again; full log: /tmp/bastide-apt.log"
+    fi
+    if [ $had_haproxy = no ] && [ -d /run/systemd/system ]; then
+        # Bastide starts its own HAProxy; Debian's service must not take part at the next boot.
+        systemctl disable --quiet --now haproxy.service || true
+    fi
+}
+
+make_user() { # make_user NAME: a system user without home or shell
+    getent passwd "$1" >/dev/null && return
+    useradd --system --user-group --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin "$1"
+    note "user $1 made"
+}
+
+make_users() {
+    make_user bastide
+    make_user bastide-edge
+}
+
+python_environment() { # python_environment [uv sync options]
+    local uv=$ROOT/.venv-uv/bin/uv
+    "$SYSTEM_PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$SYSTEM_PYTHON is older than 3.11" "use Debian 12 or newer"
+    if [ ! -x "$uv" ] || [ "$("$uv" --version | cut -d' ' -f2)" != "$UV_VERSION" ]; then
+        note "fetching uv $UV_VERSION, which installs exactly what uv.lock says"
+        "$SYSTEM_PYTHON" -m venv --clear "$ROOT/.venv-uv"
+        "$ROOT/.venv-uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
+            fail "uv could not be installed from the Python package index" \
+                "check the network and pip's settings, then run this again"
+    fi
+    (
+        cd "$ROOT"
+        export UV_PYTHON=$SYSTEM_PYTHON UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$ROOT/.venv
+        unset VIRTUAL_ENV
+        "$uv" sync --quiet --frozen "$@"
+    ) || fail "the Python packages of uv.lock could not be installed" \
+        "check the network, then run this again; removing $ROOT/.venv starts afresh"
+    chmod -R a+rX "$ROOT/.venv" "$ROOT/src"
+}
