@@ -1,0 +1,135 @@
+"""What every Engine must do; a subclass gives the fixtures `engine` and `spec`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bastide.domain.machine import MachineSpec, MachineState
+from bastide.domain.network import NetworkPolicy
+from bastide.engine.contract import Engine, UnknownMachine
+
+DEADLINE = 60.0
+
+
+class EngineContract:
+    """Inherit, and define the fixtures `engine` (empty) and `spec` (bootable, with no command)."""
+
+    async def test_says_what_it_can_do(self, engine: Engine, spec: MachineSpec) -> None:
+        """Capabilities name the tier and its reason, and the image of the spec is there."""
+        found = await engine.capabilities()
+        assert found.tier
+        assert found.tier_reason
+        assert spec.image in {image.id for image in await engine.images()}
+
+    async def test_create_reserves_without_booting(self, engine: Engine, spec: MachineSpec) -> None:
+        """Create gives an address and boots nothing; a repeat gives the same address."""
+        first = await engine.create(spec)
+        assert first.state is MachineState.STOPPED
+        assert first.address
+        assert (await engine.create(spec)).address == first.address
+        assert [status.id for status in await engine.poll()] == [spec.id]
+
+    async def test_start_answers_when_ready(self, engine: Engine, spec: MachineSpec) -> None:
+        """A started machine runs, with address, boot, control port and timings."""
+        reserved = await engine.create(spec)
+        status = await engine.start(spec)
+        assert status.state is MachineState.RUNNING
+        assert status.address == reserved.address
+        assert status.boot_id
+        assert status.started_at
+        assert status.control is not None
+        assert status.control.token
+        assert status.timings
+        assert (await engine.status(spec.id)).boot_id == status.boot_id
+
+    async def test_start_leaves_a_running_one_alone(
+        self, engine: Engine, spec: MachineSpec
+    ) -> None:
+        """Starting twice is one boot."""
+        await engine.create(spec)
+        first = await engine.start(spec)
+        assert (await engine.start(spec)).boot_id == first.boot_id
+
+    async def test_stop_keeps_address_and_may_be_repeated(
+        self, engine: Engine, spec: MachineSpec
+    ) -> None:
+        """A stopped machine starts again at its address with another boot."""
+        await engine.create(spec)
+        first = await engine.start(spec)
+        for _ in range(2):
+            stopped = await engine.stop(spec.id, 5)
+            assert stopped.state is MachineState.STOPPED
+        assert stopped.exit is not None
+        assert stopped.exit.requested
+        again = await engine.start(spec)
+        assert again.address == first.address
+        assert again.boot_id != first.boot_id
+
+    async def test_kill_ends_it_at_once(self, engine: Engine, spec: MachineSpec) -> None:
+        """A killed machine is stopped, its disk kept."""
+        await engine.create(spec)
+        await engine.start(spec)
+        assert (await engine.kill(spec.id)).state is MachineState.STOPPED
+        assert (await engine.start(spec)).state is MachineState.RUNNING
+
+    async def test_delete_works_in_every_state(self, engine: Engine, spec: MachineSpec) -> None:
+        """Deleting what is unknown, reserved, running or deleted leaves nothing."""
+        await engine.delete(spec.id)
+        await engine.create(spec)
+        await engine.delete(spec.id)
+        await engine.create(spec)
+        await engine.start(spec)
+        for _ in range(2):
+            await engine.delete(spec.id)
+            assert await engine.poll() == []
+
+    async def test_unknown_machines_are_named(self, engine: Engine, spec: MachineSpec) -> None:
+        """Whatever names a machine that does not exist raises UnknownMachine."""
+        for call in (
+            engine.status(spec.id),
+            engine.stop(spec.id, 1),
+            engine.kill(spec.id),
+            engine.stats(spec.id),
+            engine.console(spec.id, 100),
+            engine.apply_network(spec.id, NetworkPolicy()),
+        ):
+            with pytest.raises(UnknownMachine):
+                await call
+
+    async def test_network_is_applied_hot(self, engine: Engine, spec: MachineSpec) -> None:
+        """A policy is taken by a running machine, which goes on running."""
+        await engine.create(spec)
+        first = await engine.start(spec)
+        policy = NetworkPolicy(public_access=True, ingress_ports=(9990,), allow_internet=False)
+        status = await engine.apply_network(spec.id, policy)
+        assert status.state is MachineState.RUNNING
+        assert status.boot_id == first.boot_id
+
+    async def test_stats_and_console_are_bounded(self, engine: Engine, spec: MachineSpec) -> None:
+        """Use is counted against the limits; the console is at most what was asked for."""
+        await engine.create(spec)
+        await engine.start(spec)
+        stats = await engine.stats(spec.id)
+        assert 0 < stats.memory_limit_bytes <= spec.resources.memory_mb * 2**20
+        assert len((await engine.console(spec.id, 16)).encode()) <= 16
+
+    async def test_events_tell_of_the_end(self, engine: Engine, spec: MachineSpec) -> None:
+        """Whoever listens hears that a machine stopped."""
+        await engine.create(spec)
+        await engine.start(spec)
+        heard = asyncio.create_task(_hear_stop(engine, spec.id))
+        async with asyncio.timeout(DEADLINE):
+            while not heard.done():
+                await engine.start(spec)
+                await engine.stop(spec.id, 5)
+                await asyncio.wait([heard], timeout=0.2)
+            assert await heard
+
+
+async def _hear_stop(engine: Engine, machine: str) -> bool:
+    async for event in engine.events():
+        if event.id == machine and event.state is MachineState.STOPPED:
+            return True
+    return False

@@ -1,0 +1,276 @@
+"""Engines in memory for tests: normal, slow, never ready, or failing at a chosen step."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from bastide.domain.instant import now
+from bastide.domain.machine import (
+    Capabilities,
+    ControlAddress,
+    ImageInfo,
+    MachineEvent,
+    MachineExit,
+    MachineSpec,
+    MachineState,
+    MachineStats,
+    MachineStatus,
+)
+from bastide.domain.network import NetworkPolicy
+from bastide.engine.agent import Agent, AgentHealth, AgentRuntime, AgentUnavailable
+from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
+
+
+@dataclass
+class Machine:
+    """One pretended machine."""
+
+    spec: MachineSpec
+    status: MachineStatus
+    policy: NetworkPolicy
+
+
+@dataclass
+class FakeEngine(Engine):
+    """Machines in a dictionary.
+
+    `delay` seconds pass in every step; `hold` names steps that wait until `release(step)`;
+    `fail[step] = n` makes a step refuse n times with `boot_failed`; `down` makes every call
+    raise EngineUnavailable; `lose[step] = n` does the step and then loses the answer.
+    """
+
+    delay: float = 0.0
+    down: bool = False
+    fail: Counter[str] = field(default_factory=Counter)
+    lose: Counter[str] = field(default_factory=Counter)
+    hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    listeners: list[asyncio.Queue[MachineEvent | None]] = field(default_factory=list)
+    _addresses: int = 1
+
+    async def capabilities(self) -> Capabilities:
+        await self._step("capabilities")
+        return Capabilities(
+            version="0",
+            tier="container",
+            tier_reason="a fake has only one",
+            runtime="fake",
+            pause=False,
+            snapshot=False,
+            snapshot_unavailable_reason="a fake keeps no memory",
+            architecture="x86_64",
+            cpus=2,
+            memory_mb=4096,
+            subnet="10.201.0.0/16",
+        )
+
+    async def images(self) -> list[ImageInfo]:
+        await self._step("images")
+        return [
+            ImageInfo(
+                id="debian-12",
+                image="bastide/debian:12",
+                label="Debian 12",
+                desc="Debian 12 with Python",
+                category="os",
+                ready=True,
+                software=("python3", "curl"),
+                family="linux",
+                distribution="debian",
+                version="12",
+            ),
+            ImageInfo(
+                id="broken",
+                image="bastide/broken:1",
+                label="Broken",
+                desc="An image that could not be built",
+                category="devtools",
+                ready=False,
+                error="its recipe failed",
+            ),
+        ]
+
+    async def create(self, spec: MachineSpec) -> MachineStatus:
+        await self._step("create", spec.id)
+        if spec.id not in self.machines:
+            self._addresses += 1
+            address = f"10.201.{self._addresses // 256}.{self._addresses % 256}"
+            self.machines[spec.id] = Machine(
+                spec,
+                MachineStatus(
+                    id=spec.id,
+                    state=MachineState.STOPPED,
+                    image=spec.image,
+                    address=address,
+                    tier="container",
+                    resources=spec.resources,
+                ),
+                spec.network,
+            )
+        self._lost("create")
+        return self.machines[spec.id].status
+
+    async def start(self, spec: MachineSpec) -> MachineStatus:
+        await self._step("start", spec.id)
+        machine = self._machine(spec.id)
+        if machine.status.state is not MachineState.RUNNING:
+            machine.spec, machine.policy = spec, spec.network
+            self._move(
+                machine,
+                MachineState.RUNNING,
+                boot_id=secrets.token_hex(8),
+                started_at=now(),
+                exit=None,
+                timings={"total": 1.0},
+                control=ControlAddress(
+                    address=machine.status.address or "", token=secrets.token_hex(16)
+                ),
+            )
+        self._lost("start")
+        return machine.status
+
+    async def stop(self, machine: str, grace: float) -> MachineStatus:
+        await self._step("stop", machine)
+        found = self._machine(machine)
+        if found.status.state is not MachineState.STOPPED:
+            self.end(machine, MachineExit(at=now(), code=0, requested=True))
+        self._lost("stop")
+        return found.status
+
+    async def kill(self, machine: str) -> MachineStatus:
+        await self._step("kill", machine)
+        found = self._machine(machine)
+        if found.status.state is not MachineState.STOPPED:
+            self.end(machine, MachineExit(at=now(), signal=9, requested=True))
+        return found.status
+
+    async def delete(self, machine: str) -> None:
+        await self._step("delete", machine)
+        self.machines.pop(machine, None)
+        self._lost("delete")
+
+    async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
+        await self._step("apply_network", machine)
+        found = self._machine(machine)
+        found.policy = policy
+        return found.status
+
+    async def status(self, machine: str) -> MachineStatus:
+        await self._step("status", machine)
+        return self._machine(machine).status
+
+    async def poll(self) -> list[MachineStatus]:
+        await self._step("poll")
+        return [machine.status for machine in self.machines.values()]
+
+    async def stats(self, machine: str) -> MachineStats:
+        await self._step("stats", machine)
+        sizes = self._machine(machine).spec.resources
+        return MachineStats(
+            cpu_seconds=1.0,
+            memory_bytes=2**20,
+            memory_limit_bytes=sizes.memory_mb * 2**20,
+            disk_bytes=2**20,
+            disk_limit_bytes=sizes.disk_mb * 2**20,
+            network_in_bytes=0,
+            network_out_bytes=0,
+            pids=2,
+        )
+
+    async def console(self, machine: str, limit: int) -> str:
+        await self._step("console", machine)
+        self._machine(machine)
+        return "READY\n"[-limit:]
+
+    async def events(self) -> AsyncIterator[MachineEvent]:
+        if self.down:
+            raise EngineUnavailable("the fake is down")
+        queue: asyncio.Queue[MachineEvent | None] = asyncio.Queue()
+        self.listeners.append(queue)
+        while (event := await queue.get()) is not None:
+            yield event
+
+    async def close(self) -> None:
+        self.drop_listeners()
+
+    def release(self, step: str) -> None:
+        """Let a held step go on."""
+        self.hold.pop(step).set()
+
+    def drop_listeners(self) -> None:
+        """End every stream of events, as a dying node does."""
+        for queue in self.listeners:
+            queue.put_nowait(None)
+        self.listeners.clear()
+
+    def end(self, machine: str, how: MachineExit | None) -> None:
+        """Let a machine end, as its main command or the host may do."""
+        self._move(self.machines[machine], MachineState.STOPPED, exit=how, control=None)
+
+    def _move(self, machine: Machine, state: MachineState, **changes: object) -> None:
+        machine.status = machine.status.model_copy(update={"state": state, **changes})
+        event = MachineEvent(
+            id=machine.spec.id,
+            type=state.value,
+            at=now(),
+            state=state,
+            exit=machine.status.exit,
+        )
+        for queue in self.listeners:
+            queue.put_nowait(event)
+
+    def _machine(self, machine: str) -> Machine:
+        if machine not in self.machines:
+            raise UnknownMachine(f"there is no machine {machine}")
+        return self.machines[machine]
+
+    async def _step(self, step: str, machine: str = "") -> None:
+        self.calls.append((step, machine))
+        if self.down:
+            raise EngineUnavailable("the fake is down")
+        if step in self.hold:
+            await self.hold[step].wait()
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if self.fail[step] > 0:
+            self.fail[step] -= 1
+            raise EngineError("boot_failed", f"the fake fails at {step}")
+
+    def _lost(self, step: str) -> None:
+        if self.lose[step] > 0:
+            self.lose[step] -= 1
+            raise EngineUnavailable("the answer was lost")
+
+
+@dataclass
+class FakeAgent(Agent):
+    """Agents of a FakeEngine; `down` makes them silent. `runtime` is what each was told last."""
+
+    engine: FakeEngine
+    down: bool = False
+    runtime: dict[str, tuple[bool, str | None]] = field(default_factory=dict)
+
+    async def health(self, control: ControlAddress) -> AgentHealth:
+        status = self._find(control)
+        return AgentHealth(boot_id=status.boot_id or "", uptime=1.0)
+
+    async def set_runtime(
+        self, control: ControlAddress, *, enabled: bool, token: str | None
+    ) -> AgentRuntime:
+        status = self._find(control)
+        self.runtime[status.id] = (enabled, token)
+        return AgentRuntime(enabled=enabled, running=enabled)
+
+    async def close(self) -> None:
+        return
+
+    def _find(self, control: ControlAddress) -> MachineStatus:
+        for machine in self.engine.machines.values():
+            if machine.status.control == control and not self.down:
+                return machine.status
+        raise AgentUnavailable("the fake agent is silent")
