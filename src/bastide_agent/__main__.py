@@ -1,0 +1,5 @@
+"""Start the agent: `python -m bastide_agent`, the boot document on standard input."""
+
+from bastide_agent.main import main
+
+main()

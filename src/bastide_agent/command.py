@@ -1,0 +1,68 @@
+"""The main command of a workspace: when it ends, the machine ends with its code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+
+from bastide_agent.process import Places, SpawnError, kill_tree, spawn, wait
+from bastide_agent.ring import Ring
+
+OUTPUT_LIMIT = 1024 * 1024  # bytes of output kept
+NOT_STARTED = 127
+
+
+class MainCommand:
+    """Runs it, keeps the last MiB of what it prints (`output`), tells how it ended."""
+
+    def __init__(self, argv: Sequence[str], places: Places) -> None:
+        self.output = Ring(OUTPUT_LIMIT)
+        self._argv = list(argv)
+        self._places = places
+        self._pid: int | None = None
+
+    async def run(self) -> int:
+        """Run to the end; the exit code as a shell tells it (128 + signal, 127 not started)."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._pid = spawn(self._argv, self._places, (null, writer, writer))
+        except SpawnError as error:
+            self.output.write(f"{error}\n".encode("utf-8", "replace"))
+            os.close(reader)
+            return NOT_STARTED
+        finally:
+            os.close(writer)
+            os.close(null)
+        loop = asyncio.get_running_loop()
+        os.set_blocking(reader, False)
+        loop.add_reader(reader, self._drain, reader)
+        try:
+            code = await wait(self._pid)
+        finally:
+            loop.remove_reader(reader)
+            self._drain(reader)
+            os.close(reader)
+            self._pid = None
+        return 128 - code if code < 0 else code
+
+    def _drain(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(16):
+                data = os.read(fd, 65536)
+                if not data:
+                    asyncio.get_running_loop().remove_reader(fd)
+                    return
+                self.output.write(data)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command and all it started."""
+        if self._pid is not None:
+            if number == signal.SIGKILL:
+                kill_tree(self._pid)
+            else:
+                with contextlib.suppress(OSError):
+                    os.killpg(self._pid, number)

@@ -1,0 +1,96 @@
+"""The life of the agent: boot document, ports, READY, main command, end."""
+
+from __future__ import annotations
+
+import sys
+
+# The agent never speaks TLS; without these modules asyncio starts faster and is 4 MiB smaller.
+sys.modules["ssl"] = None  # type: ignore[assignment]
+import asyncio  # noqa: E402
+
+del sys.modules["ssl"]
+import contextlib  # noqa: E402
+import gc  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+
+from bastide_agent.boot import Boot, BootError, read_boot  # noqa: E402
+from bastide_agent.command import MainCommand  # noqa: E402
+from bastide_agent.control import Control  # noqa: E402
+from bastide_agent.http.server import Server  # noqa: E402
+from bastide_agent.process import Places  # noqa: E402
+from bastide_agent.runtime import Runtime  # noqa: E402
+
+GRACE = 5.0  # seconds between TERM and KILL
+BAD_BOOT = 78  # EX_CONFIG
+
+
+def main() -> None:
+    """Run until the main command ends or SIGTERM comes; exit with the code to tell."""
+    try:
+        boot = read_boot()
+    except BootError as error:
+        sys.stderr.write(f"bastide-agent: {error}\n")
+        sys.exit(BAD_BOOT)
+    sys.exit(asyncio.run(serve(boot)))
+
+
+async def serve(boot: Boot) -> int:
+    """Serve both ports to the end; the exit code."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    places = Places(boot.env, boot.workdir)
+    places.enter()
+    command = MainCommand(boot.cmd, places) if boot.cmd else None
+    runtime = Runtime(boot.runtime, places)
+    control = Server(Control(boot, runtime, command).router, boot.control.token)
+    try:
+        await control.start(boot.control.host, int(boot.control.port))
+        if boot.runtime.enabled and boot.runtime.token is not None:
+            await runtime.enable(boot.runtime.token)
+    except OSError as error:
+        sys.stderr.write(f"bastide-agent: cannot listen: {error}\n")
+        return BAD_BOOT
+    announce(boot, control.port, runtime)
+    gc.collect()
+    gc.freeze()
+    code = await until_end(command, stopping)
+    control.stop()
+    runtime.server.stop()
+    await runtime.close()
+    return code
+
+
+def announce(boot: Boot, control_port: int, runtime: Runtime) -> None:
+    """Say READY, then let go of the node's pipe.
+
+    Whoever let us choose a port (0, in tests) is told first which it is.
+    """
+    lines = ""
+    if 0 in (boot.control.port, boot.runtime.port):
+        lines = f"PORTS {control_port} {runtime.port if runtime.enabled else 0}\n"
+    with contextlib.suppress(OSError):
+        os.write(1, f"{lines}READY\n".encode())
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+async def until_end(command: MainCommand | None, stopping: asyncio.Event) -> int:
+    """Wait for the end of the main command or a request to stop; the exit code."""
+    if command is None:
+        await stopping.wait()
+        return 0
+    running = asyncio.ensure_future(command.run())
+    asked = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not running.done():
+        command.signal(signal.SIGTERM)
+        await asyncio.wait((running,), timeout=GRACE)
+        command.signal(signal.SIGKILL)
+    return await running

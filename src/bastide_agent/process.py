@@ -1,0 +1,203 @@
+"""Starting and ending processes of the workspace.
+
+Every process gets a session of its own, a clean signal state, the workspace's environment and
+directory, and an OOM score that makes the kernel end it before the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import stat
+from collections.abc import Mapping, Sequence
+
+CHILD_OOM_SCORE = 500
+RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class SpawnError(Exception):
+    """A process could not be started; `errno` is the kernel's reason."""
+
+    def __init__(self, program: str, number: int) -> None:
+        reasons = {
+            errno.ENOENT: "no such program",
+            errno.EACCES: "it may not be executed",
+            errno.ENOEXEC: "it is neither a program nor a script with #!",
+            errno.E2BIG: "the arguments and the environment are too long",
+            errno.EAGAIN: "the workspace has too many processes",
+            errno.ENOMEM: "the workspace is out of memory",
+        }
+        reason = reasons.get(number, os.strerror(number).lower())
+        super().__init__(f"failed to start process {program!r}: {reason}")
+        self.errno = number
+
+
+class Places:
+    """Where processes start: environment and directory."""
+
+    __slots__ = ("env", "workdir")
+
+    def __init__(self, env: Mapping[str, str], workdir: str) -> None:
+        self.env = dict(env)
+        self.workdir = workdir
+
+    def enter(self) -> None:
+        """Go to the working directory (children inherit it); `/` when it is not there."""
+        for place in (self.workdir, "/"):
+            with contextlib.suppress(OSError):
+                os.chdir(place)
+                return
+
+
+def find_program(name: str, env: Mapping[str, str]) -> str:
+    """The file to execute for a command name, by the PATH in `env`.
+
+    Raises:
+        SpawnError: there is none.
+    """
+    if "/" in name:
+        return name
+    found = errno.ENOENT
+    for folder in env.get("PATH", "").split(":"):
+        path = f"{folder or '.'}/{name}"
+        try:
+            if stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (pathlib is dear to import)
+                if os.access(path, os.X_OK):
+                    return path
+                found = errno.EACCES
+        except OSError:
+            continue
+        except ValueError:
+            break
+    raise SpawnError(name, found)
+
+
+def _set_own_oom_score(score: int) -> bool:
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, b"%d" % score)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def spawn(
+    argv: Sequence[str], places: Places, stdio: tuple[int, int, int], tty: str | None = None
+) -> int:
+    """Start a program in a new session; its pid.
+
+    `stdio` are descriptors for standard input, output and error. With `tty` (the path of a
+    pseudo-terminal) that terminal is opened for all three instead and becomes the controlling
+    one.
+
+    Raises:
+        SpawnError: it cannot be started.
+    """
+    program = find_program(argv[0], places.env)
+    if tty is None:
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)
+        ]
+    else:
+        actions = [(os.POSIX_SPAWN_OPEN, 0, tty, os.O_RDWR, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2)]
+    places.enter()
+    # The score is inherited; set before and not after, so that no grandchild ever lacks it.
+    scored = _set_own_oom_score(CHILD_OOM_SCORE)
+    try:
+        return os.posix_spawn(
+            program, list(argv), places.env, file_actions=actions,
+            setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS,
+        )  # fmt: skip
+    except OSError as error:
+        raise SpawnError(argv[0], error.errno or errno.EINVAL) from None
+    except ValueError:
+        raise SpawnError(argv[0], errno.EINVAL) from None
+    finally:
+        if scored:
+            _set_own_oom_score(0)
+
+
+async def wait(pid: int) -> int:
+    """Wait for a child to end; its exit code, or minus the signal that ended it."""
+    loop = asyncio.get_running_loop()
+    fd = os.pidfd_open(pid)
+    try:
+        ended = asyncio.Event()
+        loop.add_reader(fd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(fd)
+    finally:
+        os.close(fd)
+    _, status = os.waitpid(pid, 0)  # noqa: ASYNC222  (it has ended: this does not block)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _stat_fields(pid: str) -> tuple[int, int, int] | None:
+    """Parent, process group and session of a process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        raw = os.read(fd, 1024)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    fields = raw[raw.rfind(b")") + 2 :].split()
+    return (int(fields[1]), int(fields[2]), int(fields[3])) if len(fields) > 3 else None
+
+
+def tree(leader: int) -> set[int]:
+    """The processes that belong to a leader: its session, and every descendant still linked.
+
+    A process that made itself a daemon (new session, parent gone) is on its own and not listed.
+    """
+    parents: dict[int, int] = {}
+    members: set[int] = set()
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208
+    except OSError:
+        return {leader}
+    for name in names:
+        if name.isdigit():
+            fields = _stat_fields(name)
+            if fields is not None:
+                parents[int(name)] = fields[0]
+                if leader in (int(name), fields[1], fields[2]):
+                    members.add(int(name))
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in members and pid not in members}
+        members |= more
+        grown = bool(more)
+    return members - {os.getpid(), 1}
+
+
+def kill_tree(leader: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to every process of a leader.
+
+    SIGKILL goes on until no new one appears, so that none escapes by forking meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        os.killpg(leader, number)
+    seen: set[int] = set()
+    for _ in range(16 if number == signal.SIGKILL else 1):
+        members = tree(leader) - seen
+        for pid in members:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+        seen |= members
+        if not members:
+            return
