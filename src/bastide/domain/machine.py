@@ -16,6 +16,15 @@ WORKSPACE_ID = r"^ws_[0-9a-f]{8,32}$"
 CONTROL_PORT = 9989
 RUNTIME_PORT = 9990
 
+BUNDLE_MOUNT = "/.bastide"
+AGENT_ARGV = (
+    f"{BUNDLE_MOUNT}/bin/tini", "--",
+    f"{BUNDLE_MOUNT}/bin/python3.11", "-I", "-S", f"{BUNDLE_MOUNT}/agent/main.pyc",
+)  # fmt: skip
+"""Process 1 of every machine. No shell and no launcher: an image may hold neither."""
+AGENT_ENV = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""Environment of process 1 alone (processes get their own): keeps the agent's heap small."""
+
 
 class Document(BaseModel):
     """A frozen document; a field it does not know is an error."""
