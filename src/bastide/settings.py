@@ -145,12 +145,12 @@ class Settings(BaseSettings):
     @property
     def edge_socket(self) -> Path:
         """HAProxy's runtime API socket, owned by the api's user."""
-        return self.run_dir / "api" / "edge.sock"
+        return self.run_dir / "edge" / "edge.sock"
 
     @property
     def credentials_file(self) -> Path:
-        """The first admin key (0600), read by `bastide env`."""
-        return self.state_dir / "credentials.json"
+        """The first admin key (0600, of the api's user), read by `bastide env`."""
+        return self.state_dir / "secrets" / "credentials.json"
 
     @property
     def api_url(self) -> str:

@@ -1,4 +1,8 @@
-"""The key that signs gateway tokens: one file of the api's user, made on first use."""
+"""The keys that sign tokens: one file each, of the api's user, made on first use.
+
+Gateway tokens and the scoped tokens of the control plane have different keys, because the edge
+holds the first and must not be able to make the second.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from pathlib import Path
 from bastide.settings import Settings
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_NAME = "gateway.key"
+_GATEWAY = "gateway.key"
+_CONTROL = "control.key"
 
 
 class KeyFileError(Exception):
@@ -29,23 +34,37 @@ def gateway_key(settings: Settings) -> str:
     Raises:
         KeyFileError: the file is no regular file or holds no key.
     """
+    return _key(settings, _GATEWAY)
+
+
+def control_key(settings: Settings) -> str:
+    """The signing key of scoped tokens (POST /tokens), kept and made like `gateway_key`.
+
+    Raises:
+        KeyFileError: the file is no regular file or holds no key.
+    """
+    return _key(settings, _CONTROL)
+
+
+def _key(settings: Settings, name: str) -> str:
+    """The key in the file `name`, made if it is not there."""
     directory = settings.state_dir / "secrets"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _own(folder, settings.user)
         try:
-            return _read(folder, directory)
+            return _read(folder, directory / name)
         except FileNotFoundError:
-            _create(folder, settings.user)
-            return _read(folder, directory)
+            _create(folder, name, settings.user)
+            return _read(folder, directory / name)
     finally:
         os.close(folder)
 
 
-def _create(folder: int, user: str) -> None:
+def _create(folder: int, name: str, user: str) -> None:
     """Write a new key beside its name and link it there, unless another process was first."""
-    temporary = f".{_NAME}.{secrets.token_hex(8)}"
+    temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(temporary, flags, 0o600, dir_fd=folder)
     try:
@@ -56,7 +75,7 @@ def _create(folder: int, user: str) -> None:
         finally:
             os.close(handle)
         try:
-            os.link(temporary, _NAME, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         except FileExistsError:
             return
         os.fsync(folder)
@@ -64,11 +83,10 @@ def _create(folder: int, user: str) -> None:
         os.unlink(temporary, dir_fd=folder)
 
 
-def _read(folder: int, directory: Path) -> str:
-    where = directory / _NAME
+def _read(folder: int, where: Path) -> str:
     try:
         handle = os.open(
-            _NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+            where.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
         )
     except FileNotFoundError:
         raise
