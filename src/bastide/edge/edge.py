@@ -1,0 +1,195 @@
+"""The edge as the control plane sees it: publish, withdraw, sync."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from bastide.edge.maps import (
+    MAP_NAME,
+    GatewayEntry,
+    GatewayEntryError,
+    GatewayState,
+    read_map,
+    write_map,
+)
+from bastide.edge.runtime_socket import RuntimeSocket, RuntimeSocketError
+from bastide.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """Keeps the gateway map: in its file, and in the HAProxy that runs now.
+
+    The file is written before a call returns, so a HAProxy that starts reads what is in force.
+    The running HAProxy is told at once as well; when it cannot be reached, the call still
+    succeeds and `run` sends the whole map as soon as it can. The control plane calls `sync` when
+    it starts and from its sweep, so the map follows the database whatever was lost.
+
+    One instance, in one process, owns the directory.
+    """
+
+    def __init__(self, directory: Path, socket: RuntimeSocket, subnet: IPv4Network) -> None:
+        """Take up the map file in `directory` (made if missing).
+
+        Raises:
+            OSError: the directory or the file in it cannot be used.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._socket = socket
+        self._subnet = subnet
+        entries, wrong = read_map(directory, subnet)
+        if wrong:
+            log.warning("edge.map.lines_dropped", lines=wrong)
+        self._lines = {entry.workspace_id: entry.line() for entry in entries.values()}
+        self._wanted = 0
+        self._written = 0
+        self._writing = asyncio.Lock()
+        self._telling = asyncio.Lock()
+        self._process: int | None = None
+        self._behind = asyncio.Event()
+        self._behind.set()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The edge of this server."""
+        socket = RuntimeSocket(settings.edge_socket, str(live_map(settings)))
+        return cls(map_directory(settings), socket, settings.network.subnet)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the running HAProxy was last seen to have the whole map."""
+        return not self._behind.is_set()
+
+    async def publish(
+        self,
+        workspace_id: str,
+        address: str | None,
+        generation: int,
+        state: GatewayState,
+        raw_token: str | None,
+    ) -> None:
+        """Put a workspace's entry in the place of the one it has (see `GatewayEntry`).
+
+        All of it takes effect in one step, so nothing is open with half of its values.
+
+        Raises:
+            GatewayEntryError: a value is wrong, or the address is no workspace's.
+            OSError: the map file could not be written; HAProxy was told all the same.
+        """
+        entry = GatewayEntry(workspace_id, address, generation, state, raw_token)
+        self._check(entry)
+        self._lines[workspace_id] = entry.line()
+        try:
+            await self._store()
+        finally:  # a full disk must not keep open what was closed
+            await self._tell(workspace_id)
+
+    async def withdraw(self, workspace_id: str) -> None:
+        """Forget a workspace: its tokens get 404. An unknown one is forgotten already.
+
+        Raises:
+            OSError: the map file could not be written; HAProxy was told all the same.
+        """
+        self._lines.pop(workspace_id, None)
+        try:
+            await self._store()
+        finally:
+            await self._tell(workspace_id)
+
+    async def sync(self, entries: Iterable[GatewayEntry]) -> None:
+        """Put these entries in the place of all there are, in file and HAProxy.
+
+        Raises:
+            GatewayEntryError: an address is no workspace's; nothing was changed.
+            OSError: the map file could not be written; HAProxy was told all the same.
+        """
+        lines: dict[str, str] = {}
+        for entry in entries:
+            self._check(entry)
+            lines[entry.workspace_id] = entry.line()
+        self._lines = lines
+        try:
+            await self._store()
+        finally:
+            await self._resend()
+
+    async def run(self, interval: float = 1.0) -> None:
+        """Keep HAProxy in step until cancelled.
+
+        Looks every `interval` seconds whether another HAProxy process answers than the one that
+        was told last, and sends the whole map when it does or when an update failed.
+        """
+        while True:
+            try:
+                process = await self._socket.process()
+            except RuntimeSocketError:
+                self._behind.set()
+            else:
+                if process != self._process or self._behind.is_set():
+                    await self._resend()
+            await asyncio.sleep(interval)
+
+    def _check(self, entry: GatewayEntry) -> None:
+        if not entry.inside(self._subnet):
+            raise GatewayEntryError(f"{entry.address} is no address of a workspace")
+
+    async def _store(self) -> None:
+        """Write the file; callers that wait at the same time share one write."""
+        self._wanted += 1
+        mine = self._wanted
+        async with self._writing:
+            if self._written >= mine:
+                return
+            covers = self._wanted
+            await asyncio.to_thread(write_map, self._directory, list(self._lines.values()))
+            self._written = covers
+
+    async def _tell(self, workspace_id: str) -> None:
+        """Bring one entry of the running HAProxy to what is wanted now."""
+        async with self._telling:
+            if self._behind.is_set():
+                return  # `run` sends everything
+            line = self._lines.get(workspace_id)
+            try:
+                if line is None:
+                    await self._socket.remove(workspace_id)
+                else:
+                    await self._socket.put(workspace_id, line.split(maxsplit=1)[1].rstrip())
+            except RuntimeSocketError as error:
+                self._fall_behind(error)
+
+    async def _resend(self) -> None:
+        """Bring all entries of the running HAProxy to what is wanted now."""
+        async with self._telling:
+            try:
+                process = await self._socket.process()
+                await self._socket.replace(list(self._lines.values()))
+            except RuntimeSocketError as error:
+                self._fall_behind(error)
+                return
+            self._process = process
+            self._behind.clear()
+            log.info("edge.map.sent", process=process, workspaces=len(self._lines))
+
+    def _fall_behind(self, error: RuntimeSocketError) -> None:
+        if not self._behind.is_set():
+            log.warning("edge.unreachable", error=str(error))
+        self._behind.set()
+
+
+def map_directory(settings: Settings) -> Path:
+    """Where the control plane keeps the map file."""
+    return settings.edge_dir / "gateway"
+
+
+def live_map(settings: Settings) -> Path:
+    """The checked copy HAProxy reads when it starts, and the name it knows the map by."""
+    return settings.run_dir / "edge" / MAP_NAME
