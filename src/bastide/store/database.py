@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
 
 BUSY_TIMEOUT: Final = 30.0
 _WRITING: Final = "bastide_writing"
+_ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 
 
 class Duplicate(Exception):  # noqa: N818 - reads as what it is
@@ -91,8 +92,16 @@ class Database:
         writing = self.engine.execution_options(**{_WRITING: True})
         async with writing.begin() as connection:
             if not self.is_sqlite:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+                await connection.execute(_ADVISORY_LOCK, {"key": key})
             yield connection
+
+    async def serialise(self, session: AsyncSession, key: int) -> None:
+        """Let one transaction at a time past this point for `key`, until it ends.
+
+        On SQLite `write()` has seen to that already.
+        """
+        if not self.is_sqlite:
+            await session.execute(_ADVISORY_LOCK, {"key": key})
 
     async def ping(self) -> None:
         """Ask the database something small; raises what the driver raises."""

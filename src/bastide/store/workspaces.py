@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
+
+_REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,12 @@ class Workspaces:
         return await self._one(Workspace.id == workspace_id)
 
     async def find(self, account_id: str, reference: str) -> Workspace | None:
-        """By id or slug within an account; an id wins over an equal slug."""
+        """By id or slug within an account; an id wins over an equal slug.
+
+        A reference that neither can be finds nothing, without asking the database.
+        """
+        if not _REFERENCE.fullmatch(reference):
+            return None
         found = await self._session.scalars(
             select(Workspace)
             .where(Workspace.account_id == account_id, Workspace.deleted_at.is_(None))
