@@ -24,6 +24,10 @@ class Accounts:
         """The account, if it exists."""
         return await self._session.get(Account, account_id)
 
+    async def hold(self, account_id: str) -> Account | None:
+        """The account, kept from other writers until the transaction ends (limits are counted)."""
+        return await self._session.get(Account, account_id, with_for_update=True)
+
     async def first(self) -> Account | None:
         """The oldest account: the one made at the first start."""
         return await self._session.scalar(

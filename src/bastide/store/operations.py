@@ -86,6 +86,15 @@ class Operations:
             ),
         )
 
+    async def locked(self) -> list[Operation]:
+        """Those that some pass holds now, or held when it died."""
+        found = await self._session.scalars(
+            select(Operation).where(
+                Operation.state.in_(UNFINISHED), Operation.lock_token.is_not(None)
+            )
+        )
+        return list(found)
+
     async def lock_next(
         self, owner: str, seconds: float, kinds: Collection[OperationKind] | None = None
     ) -> Operation | None:
