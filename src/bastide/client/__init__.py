@@ -1,0 +1,80 @@
+"""The Python client of Bastide.
+
+from bastide.client import Bastide
+
+with Bastide.from_env() as cloud:
+    workspace = cloud.workspaces.create("debian-12")
+    print(cloud.workspaces.runtime(workspace.id).exec.run("uname -a").stdout)
+"""
+
+from bastide.client._async_runtime import AsyncRuntime
+from bastide.client._client import AsyncBastide, Bastide
+from bastide.client._errors import (
+    ApiError,
+    AuthenticationError,
+    BastideError,
+    CommandFailed,
+    ConfigurationError,
+    ConflictError,
+    ConnectionFailed,
+    NotFoundError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    ProvisioningFailed,
+    RateLimitedError,
+    ServerError,
+    UnavailableError,
+    ValidationError,
+    WaitTimeout,
+)
+from bastide.client._events import ExecEvent, Exited, Output, Started
+from bastide.client._models import (
+    ExecResult,
+    FileEntry,
+    FileStat,
+    FileText,
+    Image,
+    Lifecycle,
+    Provisioning,
+    Resources,
+    Workspace,
+    WorkspacePage,
+)
+from bastide.client._runtime import Runtime
+
+__all__ = [
+    "ApiError",
+    "AsyncBastide",
+    "AsyncRuntime",
+    "AuthenticationError",
+    "Bastide",
+    "BastideError",
+    "CommandFailed",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectionFailed",
+    "ExecEvent",
+    "ExecResult",
+    "Exited",
+    "FileEntry",
+    "FileStat",
+    "FileText",
+    "Image",
+    "Lifecycle",
+    "NotFoundError",
+    "Output",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "Provisioning",
+    "ProvisioningFailed",
+    "RateLimitedError",
+    "Resources",
+    "Runtime",
+    "ServerError",
+    "Started",
+    "UnavailableError",
+    "ValidationError",
+    "WaitTimeout",
+    "Workspace",
+    "WorkspacePage",
+]

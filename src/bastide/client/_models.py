@@ -1,0 +1,164 @@
+"""What the API answers, typed. Fields this client does not know are kept as attributes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bastide.client._errors import CommandFailed
+
+Mode = Literal["permanent", "temporary"]
+MOST_SHOWN = 2000
+
+
+class Model(BaseModel):
+    """A frozen answer; unknown fields are allowed and kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ProvisioningFault(Model):
+    """Why a creation failed."""
+
+    code: str = "CREATE_FAILED"
+    message: str = ""
+
+
+class Provisioning(Model):
+    """How far a creation, start or deletion has come."""
+
+    state: str
+    phase: str = ""
+    message: str | None = None
+    error: ProvisioningFault | None = None
+
+
+class Resources(Model):
+    """Cores, and MiB of memory and disk."""
+
+    cpus: float | None = None
+    memory_mb: int | None = None
+    disk_size_mb: int | None = None
+
+
+class WorkspaceInfo(Model):
+    """What the machine does now."""
+
+    status: str | None = None
+    is_running: bool = False
+
+
+class Workspace(Model):
+    """One workspace as the API shows it."""
+
+    id: str
+    name: str
+    slug: str | None = None
+    namespace: str | None = None
+    mode: str = "permanent"
+    image: str | None = None
+    status: str = ""
+    ready: bool = False
+    info: WorkspaceInfo | None = None
+    provisioning: Provisioning | None = None
+    resources: Resources | None = None
+    lifecycle: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def state(self) -> str:
+        """One word for people: failed, deleting, creating, ready, or the machine's status."""
+        provisioning = self.provisioning
+        if provisioning is not None:
+            if provisioning.state == "failed":
+                return "failed"
+            if provisioning.phase == "deleting":
+                return "deleting"
+            if provisioning.state in ("queued", "running"):
+                return "creating"
+        if self.ready:
+            return "ready"
+        return (self.info.status if self.info else None) or self.status
+
+
+class WorkspacePage(Model):
+    """One page of a list, and how many there are in all."""
+
+    workspaces: list[Workspace] = Field(default_factory=list)
+    total: int = 0
+    page: int = 1
+    limit: int = 0
+
+
+class Lifecycle(Model):
+    """Mode, status and restart policy; `uptime` in seconds."""
+
+    mode: str
+    status: str
+    restart_policy: str | None = None
+    max_restarts: int | None = None
+    ttl: str | int | None = None
+    ttl_action: str | None = None
+    remove_on_exit: bool = False
+    uptime: float | None = None
+
+
+class Image(Model):
+    """One image of the catalogue."""
+
+    id: str
+    image: str | None = None
+    label: str | None = None
+
+
+class ExecResult(Model):
+    """A command and how it ended. `exit_code` is None while it runs."""
+
+    id: str
+    command: list[str] = Field(default_factory=list)
+    status: str = ""
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    error: str | None = None
+
+    def check(self) -> ExecResult:
+        """This result, when the exit code is 0.
+
+        Raises:
+            CommandFailed: it is not; the message holds the end of standard error.
+        """
+        if self.exit_code != 0:
+            said = (self.stderr or self.stdout or self.error or "").strip()[-MOST_SHOWN:]
+            raise CommandFailed(f"{self.command} ended with code {self.exit_code}: {said}")
+        return self
+
+
+class FileEntry(Model):
+    """One entry of a directory; `size` in bytes."""
+
+    name: str
+    path: str
+    type: str
+    size: int | None = None
+    modified: datetime | None = None
+
+
+class FileStat(FileEntry):
+    """What is known of one path; links are not followed."""
+
+    permissions: str | None = None
+    symlink_target: str | None = None
+
+
+class FileText(Model):
+    """A file's text; `size` is the whole file's, in bytes."""
+
+    path: str
+    content: str
+    size: int
+    lines: int | None = None

@@ -1,0 +1,154 @@
+"""The calls about workspaces and images (control plane)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bastide.client._call import LONG_TIMEOUT, Call, part
+from bastide.client._errors import ProvisioningFailed
+from bastide.client._models import Image, Lifecycle, Mode, Workspace, WorkspacePage
+
+
+def create(
+    *,
+    image: str | None,
+    name: str | None,
+    slug: str | None,
+    namespace: str | None,
+    mode: Mode | None,
+    cpus: float | None,
+    memory_mb: int | None,
+    disk_size_mb: int | None,
+    env: Mapping[str, str] | None,
+    cmd: Sequence[str] | None,
+    config: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+) -> Call[Workspace]:
+    """Create; a key is made when none is given, so that a lost answer can be asked for again."""
+    settings: dict[str, Any] = {
+        "cpus": cpus,
+        "memory_mb": memory_mb,
+        "disk_size_mb": disk_size_mb,
+        "env": None if env is None else [{"key": key, "value": env[key]} for key in env],
+        "cmd": None if cmd is None else list(cmd),
+        **(config or {}),
+    }
+    body: dict[str, Any] = {
+        "image": image,
+        "name": name,
+        "slug": slug,
+        "namespace": namespace,
+        "mode": mode,
+        "config": _given(settings) or None,
+        "idempotency_key": idempotency_key or uuid.uuid4().hex,
+        "wait_ready": False,
+    }
+    return Call("POST", "/workspace", _workspace, json=_given(body))
+
+
+def get(workspace: str) -> Call[Workspace]:
+    """One workspace, by id or slug."""
+    return Call("GET", f"/workspace/{part(workspace)}", _workspace)
+
+
+def list_(
+    page: int | None, limit: int | None, status: str | None, namespace: str | None
+) -> Call[WorkspacePage]:
+    """One page of the workspaces."""
+    params = {"page": page, "limit": limit, "status": status, "namespace": namespace}
+    return Call("GET", "/workspace", WorkspacePage.model_validate, params=params)
+
+
+def update(workspace: str, changes: Mapping[str, Any]) -> Call[Workspace]:
+    """Change name, slug, logo or config; what is not named stays."""
+    return Call("PUT", f"/workspace/{part(workspace)}", _workspace, json=dict(changes))
+
+
+def delete(workspace: str) -> Call[None]:
+    """Delete for good, from any state."""
+    return Call("DELETE", f"/workspace/{part(workspace)}", _nothing, timeout=LONG_TIMEOUT)
+
+
+def power(workspace: str, verb: str, body: Mapping[str, Any] | None = None) -> Call[None]:
+    """Start, stop or restart; a restart is not sent twice."""
+    return Call(
+        "POST",
+        f"/workspace/{part(workspace)}/{verb}",
+        _nothing,
+        json=body,
+        repeatable=verb != "restart",
+        timeout=LONG_TIMEOUT,
+    )
+
+
+def lifecycle(workspace: str) -> Call[Lifecycle]:
+    """Mode, status, restart policy and uptime."""
+    return Call("GET", f"/workspace/{part(workspace)}/lifecycle", Lifecycle.model_validate)
+
+
+def runtime_status(workspace: str) -> Call[bool]:
+    """Whether the runtime server is enabled."""
+    return Call("GET", _runtime(workspace), lambda body: bool(body.get("enabled")))
+
+
+def runtime_token(workspace: str) -> Call[str]:
+    """A gateway token of an enabled runtime server."""
+    return Call("GET", f"{_runtime(workspace)}/token", _token)
+
+
+def runtime_enable(workspace: str) -> Call[str]:
+    """Enable the runtime server; a gateway token."""
+    return Call("POST", f"{_runtime(workspace)}/enable", _token)
+
+
+def images() -> Call[list[Image]]:
+    """The catalogue."""
+    return Call(
+        "GET",
+        "/workspace/images",
+        lambda body: [Image.model_validate(image) for image in body["images"]],
+    )
+
+
+def settled(workspace: Workspace) -> bool:
+    """Whether a workspace is ready.
+
+    Raises:
+        ProvisioningFailed: it never will be.
+    """
+    provisioning = workspace.provisioning
+    if provisioning is not None and provisioning.state == "failed":
+        fault = provisioning.error
+        raise ProvisioningFailed(
+            fault.code if fault else "CREATE_FAILED",
+            (fault.message if fault else None) or provisioning.message or "the creation failed",
+        )
+    if provisioning is not None and provisioning.phase == "deleting":
+        raise ProvisioningFailed("WORKSPACE_CREATION_CANCELLED", "the workspace is being deleted")
+    if workspace.ready:
+        return True
+    if provisioning is not None and provisioning.state == "ready":
+        raise ProvisioningFailed("WORKSPACE_STOPPED", "the workspace has stopped")
+    return False
+
+
+def _runtime(workspace: str) -> str:
+    return f"/workspace/{part(workspace)}/runtime-api-access"
+
+
+def _workspace(body: Any) -> Workspace:
+    return Workspace.model_validate(body["workspace"])
+
+
+def _token(body: Any) -> str:
+    return str(body["token"])
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
