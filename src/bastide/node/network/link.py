@@ -1,0 +1,274 @@
+"""The link of a workspace: a veth pair, its addresses, routes and kernel settings.
+
+The host's end carries the gateway address and the route to the workspace's one address; the
+workspace's end is `eth0` in its own namespace. There is no shared layer 2. All calls block for a
+few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bastide.node.errors import Conflict, NotReady
+from bastide.node.network.names import PREFIX, address_of, host_end
+from bastide.node.network.namespace import network_of, run_inside
+
+INNER = "eth0"
+ROUTE_PROTOCOL = 98  # marks the routes that are ours; unassigned in rtnetlink's list
+_LAST_RESORT = 0x7FFFFFFF  # metric of the unreachable route
+_ONLINK = 4  # RTNH_F_ONLINK: the gateway is on this link although no route says so
+_NO_DEVICE = 19  # ENODEV
+_NO_ROUTE = 3  # ESRCH
+_EXISTS = 17  # EEXIST
+_SYS_NET = Path("/sys/class/net")
+_SYSCTL = Path("/proc/sys/net")
+
+_HOST_END = {
+    "ipv4/conf/{}/rp_filter": "1",  # strict: nothing from an address routed elsewhere
+    "ipv4/conf/{}/arp_ignore": "1",  # answer for the gateway's address only
+    "ipv4/conf/{}/arp_announce": "2",
+    "ipv4/conf/{}/proxy_arp": "0",
+    "ipv4/conf/{}/accept_redirects": "0",
+    "ipv4/conf/{}/send_redirects": "0",
+    "ipv4/conf/{}/accept_source_route": "0",
+    "ipv4/conf/{}/route_localnet": "0",
+    "ipv4/conf/{}/forwarding": "1",
+    "ipv6/conf/{}/disable_ipv6": "1",
+}
+_INSIDE = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/ping_group_range": "0 2147483647",  # ping without a privilege
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A host end that exists: its name, the workspace's address, and the machine it is for."""
+
+    name: str
+    address: IPv4Address
+    machine: str
+
+
+def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address, pid: int) -> None:
+    """Link the namespace of `pid` to the host; an older link of that address is replaced.
+
+    The caller has the firewall's rules in place before, so the link is never up without them.
+
+    Raises:
+        Conflict: the process is gone or has no namespace of its own.
+        NotReady: the kernel refused a step; nothing is left of the link.
+    """
+    name = host_end(address)
+    with network_of(pid) as namespace, _netlink(f"link of {machine}") as netlink:
+        _delete(netlink, name)
+        mtu = _uplink_mtu(netlink)
+        try:
+            netlink.link(
+                "add",
+                ifname=name,
+                kind="veth",
+                mtu=mtu,
+                address=_mac("06", address),
+                peer={
+                    "ifname": INNER,
+                    "net_ns_fd": namespace,
+                    "mtu": mtu,
+                    "address": _mac("02", address),
+                },
+            )
+            _write(_HOST_END, name)
+            index = _index(netlink, name)
+            netlink.addr("add", index=index, address=str(gateway), prefixlen=32)
+            run_inside(namespace, lambda: _configure_inside(address, gateway))
+            netlink.link("set", index=index, state="up")
+            # Permanent: not counted against the neighbour table, which is small.
+            netlink.neigh(
+                "add", dst=str(address), lladdr=_mac("02", address), ifindex=index, state=0x80
+            )
+            netlink.route(
+                "replace",
+                dst=f"{address}/32",
+                oif=index,
+                prefsrc=str(gateway),
+                scope="link",
+                proto=ROUTE_PROTOCOL,
+            )
+            # The mark comes last: without it the link is unfinished, and swept.
+            netlink.link("set", index=index, ifalias=_alias(table, machine))
+        except BaseException:
+            _delete(netlink, name)
+            raise
+
+
+def delete(address: IPv4Address) -> bool:
+    """Remove the link of an address with its routes; False if there was none."""
+    with _netlink(f"link of {address}") as netlink:
+        return _delete(netlink, host_end(address))
+
+
+def exists(address: IPv4Address) -> bool:
+    """Whether the host's end is there."""
+    return (_SYS_NET / host_end(address)).exists()
+
+
+def links(table: str, subnet: IPv4Network) -> list[Link]:
+    """The host ends made for `table`, in whatever subnet it had then.
+
+    An end in `subnet` without a mark is a creation that was cut short: its machine is empty.
+    """
+    found = []
+    mark = _alias(table, "")
+    for path in _SYS_NET.glob(f"{PREFIX}*"):
+        address = address_of(path.name)
+        if address is None:
+            continue
+        with suppress(OSError):  # it may go while we look
+            alias = (path / "ifalias").read_text().strip()
+            if alias.startswith(mark):
+                found.append(Link(path.name, address, alias.removeprefix(mark)))
+            elif not alias and address in subnet:
+                found.append(Link(path.name, address, ""))
+    return found
+
+
+def counters(address: IPv4Address) -> tuple[int, int]:
+    """Bytes into and out of the workspace; zeros without a link."""
+    statistics = _SYS_NET / host_end(address) / "statistics"
+    try:
+        # What the host's end sends is what the workspace gets.
+        return (
+            int((statistics / "tx_bytes").read_text()),
+            int((statistics / "rx_bytes").read_text()),
+        )
+    except OSError:
+        return (0, 0)
+
+
+def prepare_host(subnet: IPv4Network) -> None:
+    """Let the host forward, and make every unused address of the subnet unreachable.
+
+    Raises:
+        Conflict: the subnet, or a part of it, is already used for something else here.
+        NotReady: the kernel refused.
+    """
+    with _netlink("the subnet's route") as netlink:
+        _refuse_overlap(netlink, subnet)
+        _write({"ipv4/{}": "1"}, "ip_forward")
+        netlink.route("replace", **_unreachable(subnet))
+
+
+def restore_host(subnet: IPv4Network) -> None:
+    """Remove the subnet's route. Forwarding stays as it is: others may rely on it by now."""
+    with _netlink("the subnet's route") as netlink:
+        try:
+            netlink.route("del", **_unreachable(subnet))
+        except NetlinkError as error:
+            if error.code != _NO_ROUTE:
+                raise
+
+
+def _configure_inside(address: IPv4Address, gateway: IPv4Address) -> None:
+    _write(_INSIDE, "")
+    with _netlink("the workspace's end") as netlink:
+        index = _index(netlink, INNER)
+        netlink.link("set", index=1, state="up")
+        netlink.addr("add", index=index, address=str(address), prefixlen=32)
+        netlink.link("set", index=index, state="up")
+        netlink.route("add", dst="default", gateway=str(gateway), oif=index, flags=_ONLINK)
+
+
+def _refuse_overlap(netlink: Any, subnet: IPv4Network) -> None:
+    for route in netlink.get_routes(family=2):
+        destination = route.get_attr("RTA_DST")
+        if destination is None or route["proto"] == ROUTE_PROTOCOL:
+            continue
+        network = IPv4Network(f"{destination}/{route['dst_len']}", strict=False)
+        if not network.subnet_of(subnet):
+            continue
+        index = route.get_attr("RTA_OIF")
+        device = _name(netlink, index) if index else ""
+        if address_of(device) is None:
+            raise Conflict(
+                f"network.subnet {subnet} is in use on this host: {network} is routed to "
+                f"{device or 'a table of its own'}; choose another private range"
+            )
+
+
+def _unreachable(subnet: IPv4Network) -> dict[str, Any]:
+    return {
+        "type": "unreachable",
+        "dst": str(subnet),
+        "priority": _LAST_RESORT,
+        "proto": ROUTE_PROTOCOL,
+    }
+
+
+def _uplink_mtu(netlink: Any) -> int:
+    """The MTU of the way out, so that large packets need no discovery; 1500 without one."""
+    for route in netlink.get_default_routes(family=2):
+        index = route.get_attr("RTA_OIF")
+        if index:
+            for link in netlink.get_links(index):
+                return int(link.get_attr("IFLA_MTU"))
+    return 1500
+
+
+def _index(netlink: Any, name: str) -> int:
+    for link in netlink.get_links(ifname=name):
+        return int(link["index"])
+    raise NotReady(f"the interface {name} is gone")
+
+
+def _name(netlink: Any, index: int) -> str:
+    for link in netlink.get_links(index):
+        return str(link.get_attr("IFLA_IFNAME"))
+    return ""
+
+
+def _delete(netlink: Any, name: str) -> bool:
+    if not (_SYS_NET / name).exists():
+        return False
+    try:
+        netlink.link("del", ifname=name)
+    except NetlinkError as error:
+        if error.code != _NO_DEVICE:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _netlink(what: str) -> Iterator[Any]:
+    """A netlink socket of the calling thread's namespace; its refusals become `NotReady`."""
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except (NetlinkError, OSError) as error:
+        raise NotReady(f"the kernel refused {what}: {error}") from error
+
+
+def _write(values: dict[str, str], name: str) -> None:
+    for path, value in values.items():
+        file = _SYSCTL / path.format(name)
+        # A kernel without IPv6 has no such files, and nothing to switch off.
+        with suppress(FileNotFoundError):
+            file.write_text(value)
+
+
+def _mac(first: str, address: IPv4Address) -> str:
+    """A locally administered address that tells which workspace it belongs to."""
+    return ":".join([first, "62", *(f"{octet:02x}" for octet in address.packed)])
+
+
+def _alias(table: str, machine: str) -> str:
+    return f"{table}/{machine}"

@@ -1,0 +1,267 @@
+"""The network of the machines of one host."""
+
+from __future__ import annotations
+
+import asyncio
+import pwd
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+import structlog
+
+from bastide.domain.network import NetworkPolicy
+from bastide.node.errors import Invalid, NotFound
+from bastide.node.network import link, rules
+from bastide.node.network.lease import Leases
+from bastide.node.network.nft import Nft
+from bastide.node.network.resolver import choose_nameservers
+from bastide.settings import Settings
+
+CLOSED = NetworkPolicy(allow_internet=False)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepCount:
+    """What a sweep found and set right.
+
+    `links` and `rules` were removed because nothing runs there; `restored` machines had lost
+    their rules; `dark` machines run without a link and need `attach` again.
+    """
+
+    links: int = 0
+    rules: int = 0
+    restored: int = 0
+    dark: tuple[str, ...] = ()
+
+
+class Network:
+    """Addresses, links and firewall of the machines (architecture section 7).
+
+    Changes take turns, so calls may come at the same time. What is asked holds in the kernel
+    when a call returns; only addresses are kept in a file. A machine never has a link without
+    its rules: rules come first and go last, and the firewall drops whatever comes from a link
+    it has no rules for.
+
+    Raises (all calls): `NotReady` when the kernel refuses; the reason is in its message.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.subnet = settings.network.subnet
+        self.gateway = self.subnet.network_address + 1
+        self._leases = Leases(settings.state_dir / "network" / "leases.json", self.subnet)
+        self._nft = Nft()
+        self._changes = asyncio.Lock()
+        self._plan = self._read_plan()
+        # Put in force since the last sweep: newer than what the sweep's caller may know.
+        self._fresh: dict[str, NetworkPolicy] = {}
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """The name servers a workspace may ask (port 53), for its resolv.conf."""
+        return tuple(map(str, self._plan.nameservers))
+
+    async def setup(self) -> None:
+        """Forwarding, the subnet's `unreachable` route and our nftables table.
+
+        Repeating is harmless; links and rules of running machines stay, and their addresses are
+        adopted if the lease file does not know them.
+
+        Raises:
+            Conflict: the subnet is used for something else on this host.
+        """
+        async with self._changes:
+            self._plan = self._read_plan()
+            if not self._plan.nameservers:
+                _log.warning(
+                    "workspaces cannot resolve names: this host has no name server they can "
+                    "reach; set network.nameservers"
+                )
+            await asyncio.to_thread(link.prepare_host, self.subnet)
+            for found in link.links(self._plan.table, self.subnet):
+                if found.machine and not self._leases.adopt(found.machine, found.address):
+                    _log.warning("stale link", workspace=found.machine, link=found.name)
+            await self._transaction(rules.setup_commands(self._plan))
+
+    async def teardown(self) -> None:
+        """Remove our links, route and table. Leases stay; forwarding stays as it is."""
+        async with self._changes:
+            for found in link.links(self._plan.table, self.subnet):
+                await asyncio.to_thread(link.delete, found.address)
+            await asyncio.to_thread(link.restore_host, self.subnet)
+            await self._transaction(rules.teardown_commands(self._plan))
+            self._fresh.clear()
+
+    def reserve(self, machine: str) -> IPv4Address:
+        """The machine's address, the same until `release`.
+
+        Raises:
+            NoSpace: the subnet is full.
+        """
+        return self._leases.reserve(machine)
+
+    def release(self, machine: str) -> None:
+        """Give the address back; harmless if there is none. Detach first."""
+        self._leases.release(machine)
+
+    def address(self, machine: str) -> IPv4Address | None:
+        """The machine's address, if one is reserved."""
+        return self._leases.get(machine)
+
+    def check(self, policy: NetworkPolicy) -> None:
+        """Refuse a policy that could not be put in force.
+
+        Raises:
+            Invalid: `details["field"]` names the list with the wrong entry.
+        """
+        rules.workspace_chains(self.gateway, policy, self._plan)
+
+    async def attach(self, machine: str, pid: int, policy: NetworkPolicy) -> None:
+        """Put the policy in force, then link the network namespace of `pid` to the host.
+
+        Afterwards the namespace has `eth0` with the machine's address, a default route, `lo`
+        up and no IPv6. A link the machine had before is replaced.
+
+        Raises:
+            Invalid: the policy is not allowed; nothing was changed.
+            NotFound: no address is reserved.
+            Conflict: the process is gone, or shares the host's network namespace.
+        """
+        address = self._reserved(machine)
+        commands = rules.workspace_commands(address, policy, self._plan)
+        async with self._changes:
+            await self._transaction(commands)
+            try:
+                await asyncio.to_thread(
+                    link.create, self._plan.table, machine, address, self.gateway, pid
+                )
+            except BaseException:
+                await self._transaction(rules.removal_commands([address], self._plan))
+                raise
+            self._fresh[machine] = policy
+
+    async def apply(self, machine: str, policy: NetworkPolicy) -> None:
+        """Put a policy in force on a linked machine, in one transaction.
+
+        Connections it still admits go on; the others end at their next packet. A machine
+        without a link is left alone: it gets its policy with `attach`.
+
+        Raises:
+            Invalid: the policy is not allowed; the one in force stays.
+            NotFound: no address is reserved.
+        """
+        address = self._reserved(machine)
+        commands = rules.workspace_commands(address, policy, self._plan)
+        async with self._changes:
+            if link.exists(address):
+                await self._transaction(commands)
+                self._fresh[machine] = policy
+
+    async def detach(self, machine: str) -> None:
+        """Remove the machine's link, then its rules; harmless if absent."""
+        address = self._leases.get(machine)
+        if address is None:
+            return
+        async with self._changes:
+            self._fresh.pop(machine, None)
+            await asyncio.to_thread(link.delete, address)
+            await self._transaction(rules.removal_commands([address], self._plan))
+
+    async def sweep(self, running: Mapping[str, NetworkPolicy]) -> SweepCount:
+        """Make links and rules those of the running machines, and say what was wrong.
+
+        The table is written anew in one transaction, so whatever was changed or lost in it is
+        right afterwards. Machines linked or changed since the last sweep are spared even if
+        `running` does not know them yet. A policy that is not allowed counts as closed.
+        """
+        async with self._changes:
+            self._plan = self._read_plan()
+            wanted = {**running, **self._fresh}
+            removed, linked = await asyncio.to_thread(self._sweep_links, wanted)
+            policies = {
+                address: self._allowed(machine, wanted[machine])
+                for machine, address in linked.items()
+            }
+            present = await asyncio.to_thread(self._ruled)
+            await asyncio.to_thread(link.prepare_host, self.subnet)
+            await self._transaction(rules.rebuild_commands(policies, self._plan))
+            self._fresh.clear()
+            return SweepCount(
+                links=removed,
+                rules=len(present - set(policies)),
+                restored=len(set(policies) - present),
+                dark=tuple(sorted(set(wanted) - set(linked))),
+            )
+
+    def counters(self, machine: str) -> tuple[int, int]:
+        """Bytes into and out of the workspace since it was attached."""
+        address = self._leases.get(machine)
+        return (0, 0) if address is None else link.counters(address)
+
+    def close(self) -> None:
+        """Let go of the firewall; everything stays in force."""
+        self._nft.close()
+
+    def _reserved(self, machine: str) -> IPv4Address:
+        address = self._leases.get(machine)
+        if address is None:
+            raise NotFound(f"{machine} has no address; reserve one first")
+        return address
+
+    def _allowed(self, machine: str, policy: NetworkPolicy) -> NetworkPolicy:
+        try:
+            self.check(policy)
+        except Invalid as error:
+            _log.error("policy refused, network closed", workspace=machine, reason=error.message)
+            return CLOSED
+        return policy
+
+    def _sweep_links(self, wanted: Iterable[str]) -> tuple[int, dict[str, IPv4Address]]:
+        """Remove the links of no wanted machine; how many, and the addresses that are linked."""
+        machines = set(wanted)
+        removed, linked = 0, {}
+        for found in link.links(self._plan.table, self.subnet):
+            lease = self._leases.get(found.machine)
+            if found.machine in machines and lease == found.address:
+                linked[found.machine] = found.address
+            else:
+                removed += link.delete(found.address)
+        return removed, linked
+
+    def _ruled(self) -> set[IPv4Address]:
+        """The addresses that have rules now."""
+        elements = self._nft.elements(self._plan.table, rules.INBOUND)
+        return {IPv4Address(_map_key(element)) for element in elements}
+
+    async def _transaction(self, commands: list[str]) -> None:
+        await asyncio.to_thread(self._nft.run, "\n".join(commands))
+
+    def _read_plan(self) -> rules.Plan:
+        network = self._settings.network
+        control = {0, *_user(self._settings.user)}
+        edge = _user(self._settings.edge_user)
+        return rules.Plan(
+            table=network.table,
+            subnet=self.subnet,
+            nameservers=choose_nameservers(network.nameservers, self.subnet),
+            allow_private=network.allow_private,
+            connections=network.connections,
+            control_users=tuple(sorted(control)),
+            edge_user=edge[0] if edge else None,
+        )
+
+
+def _map_key(element: Any) -> str:
+    """The key of one element of a map, as libnftables' JSON has it: `[key, verdict]`."""
+    return str(element[0])
+
+
+def _user(name: str) -> tuple[int, ...]:
+    """The user's id; nothing if there is no such user, who then is let in nowhere."""
+    try:
+        return (pwd.getpwnam(name).pw_uid,)
+    except KeyError:
+        return ()
