@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,16 @@ from pydantic_settings import (
 )
 
 DEFAULT_CONFIG = Path("/etc/bastide/bastide.toml")
+
+
+# Networks of operators and providers; the only ones `network.allow_private` can open.
+PRIVATE_RANGES = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),  # carrier-grade NAT: providers' inner nets, overlay VPNs
+    IPv4Network("198.18.0.0/15"),  # benchmarking: laboratory nets
+)
 
 
 class SettingsError(Exception):
@@ -53,6 +63,31 @@ class Network(Section):
     nameservers: tuple[str, ...] = Field(
         (), description="resolvers given to workspaces; empty: those of the host"
     )
+    allow_private: tuple[IPv4Network, ...] = Field(
+        (), description="private ranges workspaces may reach; all others are closed to them"
+    )
+    connections: int = Field(
+        4096, ge=64, le=65536, description="most connections one workspace may have begun"
+    )
+
+    @field_validator("nameservers")
+    @classmethod
+    def _ipv4(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            try:
+                IPv4Address(server)
+            except ValueError:
+                raise ValueError(f"{server!r} is no IPv4 address") from None
+        return value
+
+    @field_validator("allow_private")
+    @classmethod
+    def _private(cls, value: tuple[IPv4Network, ...]) -> tuple[IPv4Network, ...]:
+        for network in value:
+            if not any(network.subnet_of(private) for private in PRIVATE_RANGES):
+                ranges = ", ".join(map(str, PRIVATE_RANGES))
+                raise ValueError(f"{network} is in none of the private ranges {ranges}")
+        return value
 
     @field_validator("subnet")
     @classmethod

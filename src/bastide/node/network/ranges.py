@@ -1,14 +1,16 @@
 """Address ranges a workspace may not reach, whatever its policy.
 
-`NEVER` holds what no packet of a workspace may be sent to at all. `PRIVATE` holds networks that
-belong to the operator or the provider: closed, but for name servers (port 53 only) and, where
-the ranges are `OPENABLE`, for what `network.allow_private` lists.
+`NEVER` is what no packet of a workspace may be sent to at all. Closed too, but for the name
+servers at port 53, are `METADATA`, services of cloud providers outside `NEVER`, and the private
+ranges of the settings, of which `network.allow_private` opens parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
+
+from bastide.settings import PRIVATE_RANGES
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 
@@ -24,14 +26,6 @@ METADATA = (
     IPv4Network("100.100.100.200/32"),  # Alibaba Cloud
     IPv4Network("168.63.129.16/32"),  # Azure's host service; also its resolver
     IPv4Network("192.0.0.0/24"),  # protocol assignments; 192.0.0.192 is Oracle Cloud's
-)
-
-OPENABLE = (
-    IPv4Network("10.0.0.0/8"),
-    IPv4Network("172.16.0.0/12"),
-    IPv4Network("192.168.0.0/16"),
-    IPv4Network("100.64.0.0/10"),  # carrier-grade NAT: providers' inner nets, overlay VPNs
-    IPv4Network("198.18.0.0/15"),  # benchmarking: laboratory nets
 )
 
 
@@ -55,4 +49,4 @@ def subtract(
 
 def closed(allow_private: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]:
     """The private and metadata ranges that stay closed with these exceptions."""
-    return tuple(collapse_addresses([*subtract(OPENABLE, allow_private), *METADATA]))
+    return tuple(collapse_addresses([*subtract(PRIVATE_RANGES, allow_private), *METADATA]))
