@@ -1,0 +1,55 @@
+"""`python -m bastide.api`: the API on its unix socket."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import uvicorn
+
+from bastide.api.app import create_app
+from bastide.api.assembly import assemble
+from bastide.api.directories import UnknownUserError, become, make_directories
+from bastide.log import configure_log
+from bastide.settings import SettingsError, settings
+
+GRACE: Final = 10
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT, then finish what is being answered.
+
+    Returns:
+        0 after an ordinary end, 1 when the settings are wrong, 3 when starting failed.
+    """
+    try:
+        chosen = settings()
+        make_directories(chosen)
+        os.umask(0o027)
+        become(chosen)
+    except (SettingsError, UnknownUserError, OSError) as error:
+        sys.stderr.write(f"bastide-api: {error}\n")
+        return 1
+    configure_log(chosen.log)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(lambda: assemble(chosen)),
+            uds=str(chosen.api_socket),
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+    server.run()
+    return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What a request handler can reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
+
+from bastide.services.accounts import AccountService
+from bastide.services.keys import KeyService
+from bastide.services.tokens import TokenService
+from bastide.settings import Settings
+from bastide.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that is built once per process, at start (`bastide.api.assembly`)."""
+
+    settings: Settings
+    database: Database
+    metrics: CollectorRegistry
+    accounts: AccountService
+    keys: KeyService
+    tokens: TokenService
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that answers this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
