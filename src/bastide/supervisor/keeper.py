@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import time
@@ -100,17 +99,15 @@ class Keeper:
         return True
 
     def _spawn(self) -> None:
+        launch = self.service.launch()
         with self.log.open() as output:
             self._child = subprocess.Popen(
-                self.service.command,
+                launch.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env=dict(self.service.env) or None,
-                user=self.service.user,
-                group=self.service.user,
-                extra_groups=[] if self.service.user else None,
+                env=dict(launch.env),
                 start_new_session=True,
             )
         self._process = Process.of(self._child)
@@ -187,14 +184,3 @@ class Keeper:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-def service_environment(inherited: dict[str, str] | None = None) -> dict[str, str]:
-    """What a service gets of the environment: our settings and a known PATH, nothing else."""
-    source = os.environ if inherited is None else inherited
-    kept = {name: value for name, value in source.items() if name.startswith("BASTIDE_")}
-    return {
-        **kept,
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C.UTF-8",
-    }

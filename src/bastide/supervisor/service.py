@@ -6,6 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What is run: an argv list and the whole environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
 async def at_once() -> bool:
     """The readiness of a service that has nothing to wait for."""
     return True
@@ -15,20 +23,13 @@ async def at_once() -> bool:
 class Service:
     """What to run and how to know that it is ready.
 
-    `argv` may be a function for a command that is only known when it is started. `user` runs it
-    without the supervisor's privileges. Times in seconds: `patience` is how long later services
-    wait for this one, `grace` how long it may take to end.
+    `launch` is asked before every start, so that it can write what the service reads; it raises
+    `OSError` when that fails. Times in seconds: `patience` is how long later services wait for
+    this one, `grace` how long it may take to end.
     """
 
     name: str
-    argv: tuple[str, ...] | Callable[[], tuple[str, ...]]
+    launch: Callable[[], Launch]
     ready: Callable[[], Awaitable[bool]] = at_once
-    user: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
     patience: float = 30.0
     grace: float = 15.0
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """The argv to run now."""
-        return self.argv() if callable(self.argv) else self.argv

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bastide.supervisor.keeper import Keeper
 from bastide.supervisor.log import Log
 from bastide.supervisor.process import Process
 from bastide.supervisor.record import Record, lock_path, record_path
-from bastide.supervisor.service import Service
+from bastide.supervisor.service import Launch, Service
 
 FOLLOW_INTERVAL = 0.2
 TRIM_INTERVAL = 60.0
@@ -29,9 +30,9 @@ class AlreadyRunning(Exception):  # noqa: N818 - reads as a state, which it is
 class Supervisor:
     """Keeps `services` running, the guard that watches this process among them.
 
-    `run_dir` holds the record and the lock, `log_dir` one file per service. `guard` makes the
-    guard's command for this process, or is None for none. `echo` is given each log line as
-    (service, line), for a foreground run.
+    `run_dir` holds the record and the lock, `log_dir` one file per service. `guard` says
+    how to start the guard of this process, or is None for none. `echo` is given each log line
+    as (service, line), for a foreground run.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Supervisor:
         run_dir: Path,
         log_dir: Path,
         *,
-        guard: Callable[[Process], tuple[str, ...]] | None = None,
+        guard: Callable[[Process], Launch] | None = None,
         echo: Callable[[str, str], None] | None = None,
     ) -> None:
         me = Process.find(os.getpid())
@@ -158,6 +159,14 @@ class Supervisor:
                 for line in keeper.log.news():
                     echo(keeper.service.name, line)
             await asyncio.sleep(FOLLOW_INTERVAL)
+
+
+async def supervise(supervisor: Supervisor) -> None:
+    """Run a supervisor until SIGTERM, SIGINT or SIGHUP asks for an orderly end."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.stop)
+    await supervisor.run()
 
 
 def _guarded(tasks: list[tuple[Keeper, asyncio.Task[None]]]) -> bool:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bastide.supervisor.backoff import Backoff
-from bastide.supervisor.keeper import Keeper, service_environment
+from bastide.supervisor.cloud import service_environment
+from bastide.supervisor.keeper import Keeper
 from bastide.supervisor.log import Log
 from bastide.supervisor.process import Process
 from bastide.supervisor.record import Entry
-from bastide.supervisor.service import Service
+from bastide.supervisor.service import Launch, Service
 
 DEADLINE = 20.0
 PAUSE = (sys.executable, "-c", "import signal; signal.pause()")
@@ -49,7 +50,10 @@ def keeper(
     tmp_path: Path, argv: tuple[str, ...], watch: Watch, adopted: Process | None = None
 ) -> Keeper:
     watch.keeper = Keeper(
-        Service("toy", argv, grace=5), Log(tmp_path / "toy.log"), watch.changed, adopted=adopted
+        Service("toy", lambda: Launch(argv), grace=5),
+        Log(tmp_path / "toy.log"),
+        watch.changed,
+        adopted=adopted,
     )
     return watch.keeper
 
@@ -86,7 +90,7 @@ async def test_a_crash_loop_slows_down(tmp_path: Path) -> None:
             kept.stop()
 
     kept = Keeper(
-        Service("toy", (sys.executable, "-c", "print('no'); raise SystemExit(3)")),
+        Service("toy", lambda: Launch((sys.executable, "-c", "print('no'); raise SystemExit(3)"))),
         Log(tmp_path / "toy.log"),
         lambda: None,
         backoff=Backoff(first=1, most=4, settled=60),
@@ -152,7 +156,9 @@ async def test_stop_is_firm_after_the_grace(tmp_path: Path) -> None:
     async def deafened() -> bool:
         return log.tail(1) == ["1"]
 
-    service = Service("toy", (sys.executable, "-c", deaf), ready=deafened, grace=0.1)
+    service = Service(
+        "toy", lambda: Launch((sys.executable, "-c", deaf)), ready=deafened, grace=0.1
+    )
     kept = Keeper(service, log, lambda: None)
     task = asyncio.create_task(kept.keep())
     async with asyncio.timeout(DEADLINE):

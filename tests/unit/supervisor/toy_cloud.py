@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 
 from bastide.supervisor.process import Process
 from bastide.supervisor.record import record_path
-from bastide.supervisor.service import Service
-from bastide.supervisor.supervisor import AlreadyRunning, Supervisor
+from bastide.supervisor.service import Launch, Service
+from bastide.supervisor.supervisor import AlreadyRunning, Supervisor, supervise
 
 PAUSE = (sys.executable, "-c", "import signal; signal.pause()")
 
 
 async def main(run_dir: Path) -> None:
-    def guard(me: Process) -> tuple[str, ...]:
+    def guard(me: Process) -> Launch:
         module = (sys.executable, "-m", "bastide.supervisor.guard")
         watched = (str(record_path(run_dir)), str(me.pid), str(me.started))
-        return (*module, *watched, sys.executable, __file__, str(run_dir))
+        return Launch((*module, *watched, sys.executable, __file__, str(run_dir)))
 
     supervisor = Supervisor(
-        [Service("first", PAUSE), Service("second", PAUSE)], run_dir, run_dir, guard=guard
+        [Service(name, lambda: Launch(PAUSE)) for name in ("first", "second")],
+        run_dir,
+        run_dir,
+        guard=guard,
     )
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, supervisor.stop)
-    await supervisor.run()
+    await supervise(supervisor)
 
 
 if __name__ == "__main__":
