@@ -110,12 +110,12 @@ class EdgeError(Exception):
 class Timeouts:
     """How long HAProxy waits, as HAProxy writes times.
 
-    `client` and `server` bound the silence on a connection inside a request; streams may be
-    silent for long and dead peers are found by TCP keep-alive instead.
+    `server` bounds the silence of an answer, so of an event stream; `client` only that of a
+    request's body and of a reader that stops reading. Dead peers are found by TCP keep-alive.
     """
 
     connect: str = "5s"
-    client: str = "24h"
+    client: str = "1h"
     server: str = "24h"
 
 

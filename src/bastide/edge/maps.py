@@ -127,10 +127,13 @@ def read_map(directory: Path, subnet: IPv4Network) -> tuple[dict[str, GatewayEnt
         handle = os.open(directory / MAP_NAME, flags)
     except FileNotFoundError:
         return {}, 0
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(f"{directory / MAP_NAME} is no regular file")
-        content = file.read(MAP_LIMIT + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(MAP_LIMIT + 1)
+    finally:
+        os.close(handle)
     if len(content) > MAP_LIMIT:
         raise OSError(f"{directory / MAP_NAME} is larger than {MAP_LIMIT} bytes")
     entries: dict[str, GatewayEntry] = {}

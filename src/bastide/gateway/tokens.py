@@ -133,6 +133,8 @@ def _claims(payload: dict[str, Any]) -> GatewayClaims:
             raise InvalidTokenError("the claim ws is no workspace id")
         if kind not in get_args(Kind) or not isinstance(token_id, str):
             raise InvalidTokenError("the claim kind or jti is wrong")
+        if not isinstance(payload["ip"], str):
+            raise InvalidTokenError("the claim ip is no text")
         numbers = [payload[name] for name in ("gen", "port", "iat", "exp")]
         if not all(type(number) is int for number in numbers):
             raise InvalidTokenError("a claim is no whole number")

@@ -1,0 +1,1 @@
+"""Tests against the real host: root, namespaces, nftables, runc, HAProxy."""
