@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
 
 BUSY_TIMEOUT: Final = 30.0
 _WRITING: Final = "bastide_writing"
+_UNIQUE_VIOLATION: Final = "23505"
 _ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 
 
@@ -37,6 +38,7 @@ class Duplicate(Exception):  # noqa: N818 - reads as what it is
 class Database:
     """Connections to the database at `url` (a SQLAlchemy URL with an async driver).
 
+    Values are left out of its error messages, which end up in logs: some are secrets.
     Opening makes the directory of a SQLite file; nothing is connected before the first use.
     """
 
@@ -57,6 +59,7 @@ class Database:
             self.url,
             pool_size=8,
             max_overflow=0,
+            hide_parameters=True,
             connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
         )
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
@@ -65,7 +68,9 @@ class Database:
 
     def _open_server(self) -> AsyncEngine:
         """PostgreSQL; a connection that died while idle is replaced."""
-        return create_async_engine(self.url, pool_size=8, max_overflow=8, pool_pre_ping=True)
+        return create_async_engine(
+            self.url, pool_size=8, max_overflow=8, pool_pre_ping=True, hide_parameters=True
+        )
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -115,8 +120,8 @@ class Database:
 
 def raise_duplicate(error: IntegrityError) -> None:
     """Turn a violated unique constraint into `Duplicate`; raise anything else as it is."""
-    message = str(error.orig)
-    if "UNIQUE constraint failed" in message or "UniqueViolation" in message:
+    message, state = str(error.orig), getattr(error.orig, "sqlstate", None)
+    if "UNIQUE constraint failed" in message or state == _UNIQUE_VIOLATION:
         raise Duplicate(message) from error
     raise error
 

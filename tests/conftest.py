@@ -1,0 +1,42 @@
+"""What every area of the tests may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.postgres import Postgres, binaries, running
+
+from bastide.store.database import Database
+from bastide.store.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One private PostgreSQL for the session."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with running(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database without tables: SQLite, and PostgreSQL under the marker `postgres`."""
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.new_database()
+    else:
+        url = f"sqlite+aiosqlite:///{tmp_path}/bastide.sqlite3"
+    database = Database(url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def database(empty_database: Database) -> Database:
+    """A migrated database of either kind."""
+    await migrate(empty_database)
+    return empty_database
