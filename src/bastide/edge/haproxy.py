@@ -167,7 +167,7 @@ def render(
     runtime_port: int = RUNTIME_PORT,
     subnet: IPv4Network | None = None,
     timeouts: Timeouts | None = None,
-    maxconn: int = 10_000,
+    descriptors: int = 40_000,
 ) -> str:
     """The whole configuration.
 
@@ -177,7 +177,7 @@ def render(
         runtime_port: the port of the workspaces' runtime servers.
         subnet: where the addresses of workspaces are (default: the settings').
         timeouts: other than the default ones.
-        maxconn: most client connections at once.
+        descriptors: most files and sockets; HAProxy takes two for a client connection.
 
     Raises:
         EdgeError: a value cannot stand in the configuration, or a user does not exist.
@@ -195,7 +195,7 @@ def render(
         "runtime_port": str(runtime_port),
         "issuer": ISSUER,
         "audience": AUDIENCE,
-        "maxconn": str(maxconn),
+        "descriptors": str(descriptors),
         "timeout_connect": waits.connect,
         "timeout_client": waits.client,
         "timeout_server": waits.server,

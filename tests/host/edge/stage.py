@@ -95,7 +95,7 @@ class Stage:
             runtime_port=self.runtime_port,
             subnet=SUBNET,
             timeouts=self.timeouts,
-            maxconn=500,
+            descriptors=2000,
         )
         write_private(directory / "haproxy.cfg", config.encode())
         with self.log.open("ab") as log:
