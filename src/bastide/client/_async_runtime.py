@@ -110,9 +110,9 @@ class AsyncExec:
         """End a task and forget it."""
         await self._sender.send(calls.kill(task))
 
-    async def write(self, task: str, data: bytes) -> int:
-        """Give bytes to a task's standard input; how many it took."""
-        return await self._sender.send(calls.write_input(task, data))
+    async def write(self, task: str, data: bytes, *, eof: bool = False) -> int:
+        """Give bytes to a task's standard input; how many it took. `eof` closes it after them."""
+        return await self._sender.send(calls.write_input(task, data, eof=eof))
 
 
 class AsyncFiles:

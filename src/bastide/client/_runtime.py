@@ -104,9 +104,9 @@ class Exec:
         """End a task and forget it."""
         self._sender.send(calls.kill(task))
 
-    def write(self, task: str, data: bytes) -> int:
-        """Give bytes to a task's standard input; how many it took."""
-        return self._sender.send(calls.write_input(task, data))
+    def write(self, task: str, data: bytes, *, eof: bool = False) -> int:
+        """Give bytes to a task's standard input; how many it took. `eof` closes it after them."""
+        return self._sender.send(calls.write_input(task, data, eof=eof))
 
 
 class Files:

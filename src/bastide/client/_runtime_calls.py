@@ -61,12 +61,13 @@ def kill(identifier: str) -> Call[None]:
     return Call("DELETE", f"/exec/{part(identifier)}", _nothing)
 
 
-def write_input(identifier: str, data: bytes) -> Call[int]:
-    """Give bytes to a task's standard input; how many it took."""
+def write_input(identifier: str, data: bytes, *, eof: bool) -> Call[int]:
+    """Give bytes to a task's standard input; how many it took. `eof` closes it after them."""
     return Call(
         "POST",
         f"/exec/{part(identifier)}/input",
         lambda body: int(body["bytes_written"]),
+        params={"eof": True if eof else None},
         content=data,
         repeatable=False,
     )
