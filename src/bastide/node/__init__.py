@@ -1,0 +1,1 @@
+"""bastide-node: the root daemon that runs machines (docs/architecture.md, Processes)."""

@@ -1,0 +1,171 @@
+"""What the kernel counts for one machine, on cgroup v1, the hybrid layout and v2.
+
+runc makes the cgroups and sets the limits; here they are only read, and what is left of dead
+machines is removed. The v2 part follows the kernel's documentation and is untested: the machines
+this was written on have every controller on v1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time in seconds, memory in bytes (without what the kernel can drop), tasks."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    pids: int
+
+
+class Cgroups(ABC):
+    """The cgroups of this node's machines: one of the machine's id, below `parent`."""
+
+    def __init__(self, parent: str, root: Path = ROOT) -> None:
+        self.parent = parent
+        self.root = root
+
+    def path(self, machine: str) -> str:
+        """The machine's cgroup as the runtime is told it (`/bastide/ws_…`)."""
+        return f"/{self.parent}/{machine}"
+
+    @abstractmethod
+    def usage(self, machine: str) -> Usage:
+        """Use now. Raises OSError when the machine has no cgroup."""
+
+    @abstractmethod
+    def oom_kills(self, machine: str) -> int:
+        """How many processes the kernel has killed for want of memory; 0 when it cannot tell."""
+
+    @abstractmethod
+    def _directories(self) -> list[Path]:
+        """Where the machines' cgroups are, one directory per hierarchy."""
+
+    def known(self) -> set[str]:
+        """Ids that have a cgroup, alive or left over."""
+        return {
+            path.name
+            for directory in self._directories()
+            if directory.is_dir()
+            for path in directory.iterdir()
+            if path.is_dir()
+        }
+
+    def processes(self, machine: str) -> set[int]:
+        """Host ids of every process in the machine's cgroups."""
+        found: set[int] = set()
+        for directory in self._directories():
+            with suppress(OSError):
+                lines = (directory / machine / "cgroup.procs").read_text().split()
+                found.update(int(line) for line in lines)
+        return found - {0}
+
+    def remove(self, machine: str) -> int:
+        """Remove what is left of a dead machine's cgroups; how many directories went."""
+        removed = 0
+        for directory in self._directories():
+            tree = directory / machine
+            if not tree.is_dir():
+                continue
+            nested = [path for path in tree.rglob("*") if path.is_dir()]
+            for path in [*sorted(nested, key=lambda p: len(p.parts), reverse=True), tree]:
+                with suppress(OSError):  # busy: a process is still leaving, the next sweep gets it
+                    path.rmdir()
+                    removed += 1
+        return removed
+
+    def remove_parent(self) -> None:
+        """Remove the parent cgroups themselves, when they are empty."""
+        for directory in self._directories():
+            with suppress(OSError):
+                directory.rmdir()
+
+
+class CgroupsV1(Cgroups):
+    """One hierarchy per controller (v1 and hybrid)."""
+
+    def _directories(self) -> list[Path]:
+        return [
+            path / self.parent
+            for path in self.root.iterdir()
+            if path.is_dir() and not path.is_symlink()
+        ]
+
+    def usage(self, machine: str) -> Usage:
+        """Use now, from cpuacct, memory and pids."""
+        memory = self._file("memory", machine, "")
+        used = _number(memory / "memory.usage_in_bytes")
+        idle = _keys(memory / "memory.stat").get("total_inactive_file", 0)
+        return Usage(
+            cpu_seconds=_number(self._file("cpuacct", machine, "cpuacct.usage")) / 1e9,
+            memory_bytes=max(0, used - idle),
+            pids=_number(self._file("pids", machine, "pids.current")),
+        )
+
+    def oom_kills(self, machine: str) -> int:
+        """From `memory.oom_control`."""
+        with suppress(OSError):
+            return _keys(self._file("memory", machine, "memory.oom_control")).get("oom_kill", 0)
+        return 0
+
+    def _file(self, controller: str, machine: str, name: str) -> Path:
+        return self.root / controller / self.parent / machine / name
+
+
+class CgroupsV2(Cgroups):
+    """One hierarchy for all controllers."""
+
+    def _directories(self) -> list[Path]:
+        return [self.root / self.parent]
+
+    def usage(self, machine: str) -> Usage:
+        """Use now, from cpu.stat, memory.current and pids.current."""
+        directory = self.root / self.parent / machine
+        used = _number(directory / "memory.current")
+        idle = _keys(directory / "memory.stat").get("inactive_file", 0)
+        return Usage(
+            cpu_seconds=_keys(directory / "cpu.stat").get("usage_usec", 0) / 1e6,
+            memory_bytes=max(0, used - idle),
+            pids=_number(directory / "pids.current"),
+        )
+
+    def oom_kills(self, machine: str) -> int:
+        """From `memory.events`."""
+        with suppress(OSError):
+            path = self.root / self.parent / machine / "memory.events"
+            return _keys(path).get("oom_kill", 0)
+        return 0
+
+
+def detect(parent: str, root: Path = ROOT) -> Cgroups:
+    """The layout of this host: v2 where it holds the memory controller, else v1."""
+    with suppress(OSError):
+        if "memory" in (root / "cgroup.controllers").read_text().split():
+            return CgroupsV2(parent, root)
+    return CgroupsV1(parent, root)
+
+
+def kill_all(cgroups: Cgroups, machine: str) -> int:
+    """Kill every process in a machine's cgroups; how many were there."""
+    processes = cgroups.processes(machine)
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(processes)
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _keys(path: Path) -> dict[str, int]:
+    pairs = (line.split(None, 1) for line in path.read_text().splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

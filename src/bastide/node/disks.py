@@ -1,0 +1,167 @@
+"""Disks: one sparse ext4 file per workspace, whose size is the quota of bytes and of inodes.
+
+Ids on a disk are plain (root is 0), so a disk can be copied, archived or moved between tiers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bastide.node import kernel, loop
+from bastide.node.errors import BootFailed, NoSpace
+
+MIB = 1024 * 1024
+RESERVE_BYTES = 1024 * MIB
+"""Bytes that must stay free on the host for a new disk to be made."""
+
+_BYTES_PER_INODE = 8192
+_EXTENDED = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
+_MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", str(_BYTES_PER_INODE), "-m", "0")
+# The kernel would else fill the inode tables with zeros in the background: real blocks on the host.
+_MOUNT = "discard,noinit_itable,errors=remount-ro"
+_LAYERS = ("upper", "work")
+_FREE_TIMEOUT = 10.0
+
+
+class Disks:
+    """The disks of this node, below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, machine: str) -> Path:
+        """The file of a machine's disk."""
+        return self.directory / f"{machine}.ext4"
+
+    def exists(self, machine: str) -> bool:
+        """Whether a machine has a disk."""
+        return self.path(machine).is_file()
+
+    def create(self, machine: str, size_mb: int) -> None:
+        """Make an empty disk of `size_mb` MiB; one that is there is left as it is. Blocks.
+
+        Raises:
+            NoSpace: the host is too full.
+        """
+        if self.exists(machine):
+            return
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.directory).free
+        if free < RESERVE_BYTES:
+            raise NoSpace(
+                f"{free // MIB} MiB are free below {self.directory}, a new disk needs "
+                f"{RESERVE_BYTES // MIB}: delete workspaces or add storage",
+                free_bytes=free,
+            )
+        draft = self.directory / f".{machine}.ext4"
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.truncate(descriptor, size_mb * MIB)
+            finally:
+                os.close(descriptor)
+            self._format(draft)
+            draft.rename(self.path(machine))
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise NoSpace(f"the host has no room for the disk of {machine}") from error
+            raise
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _format(self, file: Path) -> None:
+        done = subprocess.run(
+            [*_MKFS, "-E", _EXTENDED, file],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = done.stderr[-2000:].decode(errors="replace").strip()
+            if "No space left" in reason:
+                raise NoSpace("the host has no room for a new disk")
+            raise BootFailed(f"a disk cannot be formatted: {reason}")
+
+    def grow(self, machine: str, size_mb: int) -> None:
+        """Make a disk that is not mounted as large as `size_mb` MiB; never smaller. Blocks.
+
+        Raises:
+            BootFailed: its file system is damaged.
+        """
+        file = self.path(machine)
+        if file.stat().st_size >= size_mb * MIB:
+            return
+        # resize2fs insists on a check just before; 1 means mended
+        checked = _program("e2fsck", "-fp", str(file))
+        if checked.returncode not in {0, 1}:
+            raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
+        os.truncate(file, size_mb * MIB)
+        resized = _program("resize2fs", str(file))
+        if resized.returncode != 0:
+            raise BootFailed(f"the disk of {machine} cannot grow: {_words(resized)}")
+
+    def mount(self, machine: str, point: Path) -> None:
+        """Mount a disk at `point`, with its layers `upper` and `work` in place. Blocks.
+
+        Raises:
+            BootFailed: it is missing or the kernel refuses it.
+        """
+        self._wait_free(machine)
+        point.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_NOATIME
+        try:
+            with loop.attached(self.path(machine)) as device:
+                kernel.mount(device, point, "ext4", flags, _MOUNT)
+            for name in _LAYERS:
+                with suppress(FileExistsError):
+                    (point / name).mkdir(mode=0o755)
+        except OSError as error:
+            kernel.unmount_all(point)
+            raise BootFailed(f"the disk of {machine} cannot be mounted: {error}") from error
+
+    def _wait_free(self, machine: str) -> None:
+        """Two mounts of one file would destroy it: wait until the kernel let go of the last."""
+        file = self.path(machine)
+        deadline = time.monotonic() + _FREE_TIMEOUT
+        while file in loop.devices(self.directory).values():
+            if time.monotonic() > deadline:
+                raise BootFailed(f"the disk of {machine} is still in use by an earlier boot")
+            time.sleep(0.02)
+
+    def unmount(self, point: Path) -> None:
+        """Unmount a disk; harmless when it is not mounted. Blocks while it is written out."""
+        kernel.unmount_all(point)
+
+    def remove(self, machine: str) -> None:
+        """Delete a disk and what an interrupted creation left of it."""
+        for path in (self.path(machine), self.directory / f".{machine}.ext4"):
+            path.unlink(missing_ok=True)
+
+    def all(self) -> list[str]:
+        """Ids of the machines that have a disk."""
+        return [path.stem for path in self.directory.glob("ws_*.ext4")]
+
+    def drafts(self) -> list[Path]:
+        """What interrupted creations left."""
+        return list(self.directory.glob(".ws_*.ext4"))
+
+
+def usage(point: Path) -> int:
+    """Bytes in use on a mounted disk."""
+    numbers = os.statvfs(point)
+    return (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
+
+
+def _program(*command: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _words(done: subprocess.CompletedProcess[bytes]) -> str:
+    return (done.stderr or done.stdout)[-1000:].decode(errors="replace").strip()

@@ -1,0 +1,40 @@
+"""Documents that only the node's socket has, and how a body becomes a document."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from bastide.node.errors import Invalid
+
+MOST_BODY = 2 * 1024 * 1024
+_D = TypeVar("_D", bound=BaseModel)
+
+
+class StopRequest(BaseModel):
+    """Body of `stop`: seconds until it is made to end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grace: float = Field(10.0, ge=0, le=600)
+
+
+async def document(request: Request, kind: type[_D]) -> _D:
+    """The body of a request as a document, checked.
+
+    Raises:
+        Invalid: it is too large or not such a document; `details["field"]` names the field.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY:
+            raise Invalid(f"the body is larger than {MOST_BODY // 1024} KiB")
+    try:
+        return kind.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{field or 'body'}: {first['msg']}", field=field) from None

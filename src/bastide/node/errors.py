@@ -1,0 +1,76 @@
+"""What the node answers when it cannot do what it was asked. One code per cause."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class NodeError(Exception):
+    """An operation that was refused or failed; the text says what to do about it.
+
+    `code` and `status` are those of the node's socket (docs/architecture.md).
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class NotFound(NodeError):  # noqa: N818 - these read as states, which they are
+    """No machine of that id is known here."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(NodeError):  # noqa: N818
+    """The machine is in a state that does not allow this."""
+
+    code = "conflict"
+    status = 409
+
+
+class Invalid(NodeError):  # noqa: N818
+    """The document asks for something that cannot be."""
+
+    code = "validation_error"
+    status = 422
+
+
+class ImageUnavailable(NodeError):  # noqa: N818
+    """The image is unknown, not built yet, or refused."""
+
+    code = "image_unavailable"
+    status = 503
+
+
+class NoSpace(NodeError):  # noqa: N818
+    """The host has no room for it."""
+
+    code = "no_space"
+    status = 503
+
+
+class NotReady(NodeError):  # noqa: N818
+    """The node lacks something it needs (runtime, bundle)."""
+
+    code = "not_ready"
+    status = 503
+
+
+class BootFailed(NodeError):  # noqa: N818
+    """The machine did not come up; `details` may hold the last lines it printed."""
+
+    code = "boot_failed"
+    status = 503
+
+
+class Unsupported(NodeError):  # noqa: N818
+    """This node cannot do that; nothing was changed."""
+
+    code = "unsupported"
+    status = 501

@@ -1,0 +1,255 @@
+"""The container tier: a machine as a runc container over image and disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats
+from bastide.node import cgroups, disks
+from bastide.node.errors import BootFailed, Conflict
+from bastide.node.machines import oci
+from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
+from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.host import Host
+from bastide.node.machines.idrange import IdRange
+from bastide.node.machines.machine import Machine
+from bastide.node.machines.rootfs import RootFs
+from bastide.node.process import Process
+from bastide.node.store import BootRecord
+
+MIB = 1024 * 1024
+_END_TIMEOUT = 10.0
+"""Seconds a process may take to go after SIGKILL; longer means it hangs in the kernel."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Container(Machine):
+    """One machine on runc.
+
+    The order of a boot: disk, root, runc `create` (its first process waits), network into its
+    namespace, runc `start`, boot document on the standard input, READY.
+    """
+
+    tier = "container"
+
+    def __init__(self, machine: str, host: Host) -> None:
+        super().__init__(machine)
+        self._host = host
+        self._directory = BootDirectory(host.machines_dir / machine)
+        self._rootfs = RootFs(self._directory.path)
+        self._console = b""
+
+    async def boot(self, spec: MachineSpec, digest: str, ids: IdRange) -> BootRecord:
+        """See `Machine.boot`."""
+        self._host.runc.check()
+        bundle = self._host.bundle()
+        await self.clean()  # what an earlier boot may have left
+        clock = Clock()
+        try:
+            await asyncio.to_thread(self._prepare, spec, digest, ids, bundle, clock)
+            async with asyncio.timeout(self._host.settings.machines.boot_timeout):
+                return await self._run(spec, clock)
+        except TimeoutError:
+            await self.clean()
+            raise BootFailed(
+                f"the machine was not ready within {self._host.settings.machines.boot_timeout:g} s",
+                output=shown(self._console),
+            ) from None
+        except BaseException:
+            await asyncio.shield(self.clean())
+            raise
+
+    def _prepare(
+        self, spec: MachineSpec, digest: str, ids: IdRange, bundle: Path, clock: Clock
+    ) -> None:
+        """Everything that is files and mounts. Blocks for some milliseconds."""
+        host, directory = self._host, self._directory
+        directory.make()
+        with clock.stage("disk"):
+            host.disks.grow(self.id, spec.resources.disk_mb)
+            host.disks.mount(self.id, directory.disk)
+        with clock.stage("rootfs"):
+            self._rootfs.assemble(host.images.mount(digest), directory.disk, ids)
+        address = host.network.address(self.id)
+        directory.names(
+            spec.hostname,
+            str(address) if address else None,
+            host.network.nameservers,
+        )
+        container = oci.Container(
+            hostname=spec.hostname,
+            argv=host.argv,
+            env=AGENT_ENV,
+            rootfs=self._rootfs.merged,
+            bundle=bundle,
+            resolv_conf=directory.resolv_conf,
+            hosts=directory.hosts,
+            hostname_file=directory.hostname,
+            ids=ids,
+            resources=spec.resources,
+            cgroup=host.cgroups.path(self.id),
+        )
+        directory.configure(oci.configuration(container))
+
+    async def _run(self, spec: MachineSpec, clock: Clock) -> BootRecord:
+        boot_id, token = uuid.uuid4().hex, secrets.token_hex(32)
+        document = boot_document(spec, boot_id, token)
+        stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+        output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        output = Output(output_read)
+        telling = asyncio.create_task(send(stdin_write, document))
+        try:
+            try:
+                with clock.stage("create"):
+                    pid = await self._host.runc.create(
+                        self.id, self._directory.path, stdin_read, output_write
+                    )
+            finally:
+                os.close(stdin_read)
+                os.close(output_write)
+            record = self._watch(pid, boot_id, token)
+            with clock.stage("network"):
+                await self._host.network.attach(self.id, pid, spec.network)
+            with clock.stage("start"):
+                await self._host.runc.start(self.id)
+            with clock.stage("agent"):
+                await output.until_ready()
+        finally:
+            self._console = output.data
+            output.close()
+            telling.cancel()
+            with suppress(asyncio.CancelledError, OSError):
+                await telling
+        record = record.model_copy(update={"ready": True, "timings": clock.timings()})
+        self._directory.keep_console(output.data)
+        self._directory.record(record)
+        self.boot_record = record
+        return record
+
+    def _watch(self, pid: int, boot_id: str, token: str) -> BootRecord:
+        """Hold on to the first process, and write down that this boot began."""
+        self.process = Process.watch(pid)
+        if self.process is None:
+            raise BootFailed("the first process ended while the machine was made")
+        record = BootRecord(
+            boot_id=boot_id,
+            token=token,
+            pid=pid,
+            started=self.process.started,
+            at=datetime.now(UTC),
+        )
+        self._directory.record(record)
+        return record
+
+    async def adopt(self) -> BootRecord | None:
+        """See `Machine.adopt`. A boot that never became ready is cleaned away."""
+        record = self._directory.recorded()
+        if record is not None and record.ready:
+            process = Process.watch(record.pid, record.started)
+            status = await self._host.runc.status(self.id) if process else None
+            if process and status in {"running", "paused"}:
+                self.process, self.boot_record = process, record
+                self.paused = status == "paused"
+                self._console = self._directory.console()
+                return record
+            if process:
+                process.forget()
+        await self.clean()
+        return None
+
+    async def stop(self, grace: float) -> None:
+        """See `Machine.stop`."""
+        process = self.process
+        if process is None or not process.alive:
+            return
+        await self.resume()
+        process.send(signal.SIGTERM)
+        try:
+            await process.wait(grace)
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """See `Machine.kill`."""
+        process = self.process
+        if process is None:
+            return
+        process.send(signal.SIGKILL)
+        await self.resume()  # on cgroup v1 a frozen process cannot die
+        try:
+            await process.wait(_END_TIMEOUT)
+        except TimeoutError:
+            raise Conflict(f"{self.id} does not end: its process hangs in the kernel") from None
+
+    async def pause(self) -> None:
+        """See `Machine.pause`."""
+        if not self.paused:
+            await self._host.runc.pause(self.id)
+            self.paused = True
+
+    async def resume(self) -> None:
+        """See `Machine.resume`."""
+        if self.paused:
+            with suppress(BootFailed):  # it may have ended meanwhile
+                await self._host.runc.resume(self.id)
+            self.paused = False
+
+    def stats(self, spec: MachineSpec) -> MachineStats:
+        """See `Machine.stats`."""
+        try:
+            usage = self._host.cgroups.usage(self.id)
+            used = disks.usage(self._directory.disk)
+        except OSError:
+            raise Conflict(f"{self.id} does not run: start it to see what it uses") from None
+        received, sent = self._host.network.counters(self.id)
+        return MachineStats(
+            cpu_seconds=usage.cpu_seconds,
+            memory_bytes=usage.memory_bytes,
+            memory_limit_bytes=spec.resources.memory_mb * MIB,
+            disk_bytes=used,
+            disk_limit_bytes=spec.resources.disk_mb * MIB,
+            network_in_bytes=received,
+            network_out_bytes=sent,
+            pids=usage.pids,
+        )
+
+    def oom_kills(self) -> int:
+        """See `Machine.oom_kills`."""
+        return self._host.cgroups.oom_kills(self.id)
+
+    def console(self, limit: int) -> bytes:
+        """See `Machine.console`."""
+        return self._console[-limit:] if limit > 0 else b""
+
+    async def clean(self) -> None:
+        """See `Machine.clean`."""
+        process, self.process, self.boot_record = self.process, None, None
+        if process:
+            process.send(signal.SIGKILL)
+            await self.resume()  # on cgroup v1 a frozen process cannot die
+            with suppress(TimeoutError):
+                await process.wait(_END_TIMEOUT)
+        self.paused = False
+        await self._host.network.detach(self.id)
+        await self._host.runc.delete(self.id)
+        if not await asyncio.to_thread(self._remove):
+            _log.warning("machine.leftovers", machine=self.id, path=str(self._directory.path))
+
+    def _remove(self) -> bool:
+        cgroups.kill_all(self._host.cgroups, self.id)
+        self._host.cgroups.remove(self.id)
+        if not self._directory.path.exists():
+            return True
+        self._rootfs.dismantle()
+        self._host.disks.unmount(self._directory.disk)
+        return self._directory.remove()

@@ -1,0 +1,386 @@
+"""The machines of this node: what may be asked of them, one operation at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from bastide.domain.machine import (
+    ControlAddress,
+    MachineExit,
+    MachineSpec,
+    MachineState,
+    MachineStats,
+    MachineStatus,
+    RuntimeAccess,
+)
+from bastide.domain.network import NetworkPolicy
+from bastide.node.errors import Conflict, Invalid, NodeError, NotFound
+from bastide.node.events import Events
+from bastide.node.machines.boot import MOST_DOCUMENT, boot_document
+from bastide.node.machines.host import Host
+from bastide.node.machines.idrange import IdRange, free_range
+from bastide.node.machines.machine import Machine
+from bastide.node.process import Ended, Process
+from bastide.node.store import MachineRecord, Store
+
+_log = structlog.get_logger(__name__)
+
+
+class Entry:
+    """One machine known here: its record, what runs it, and its turn-taking."""
+
+    def __init__(self, record: MachineRecord, machine: Machine) -> None:
+        self.record = record
+        self.machine = machine
+        self.lock = asyncio.Lock()
+        self.passing: MachineState | None = None
+        self.gone = False
+
+    @property
+    def state(self) -> MachineState:
+        """What it is doing now."""
+        if self.passing is not None:
+            return self.passing
+        if self.machine.boot_record is not None:
+            return MachineState.PAUSED if self.machine.paused else MachineState.RUNNING
+        return MachineState.FAILED if self.record.error else MachineState.STOPPED
+
+
+class Fleet:
+    """All machines of this node.
+
+    Every operation is idempotent by id and undoes its own work when it fails. Operations on one
+    machine take turns; `kill` and `delete` first end what a longer one is waiting for. Nothing
+    here is needed for a machine to go on: another node process can take up where this one ends.
+    """
+
+    def __init__(self, host: Host, make: Callable[[str, Host], Machine], events: Events) -> None:
+        self._host = host
+        self._make = make
+        self._events = events
+        self._store = Store(host.settings.state_dir)
+        self._entries: dict[str, Entry] = {}
+        self._boots = asyncio.Semaphore(host.settings.machines.boot_concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> int:
+        """Read the records and take up what still runs; how many machines that is."""
+        for record in self._store.all():
+            self._entries[record.spec.id] = Entry(record, self._make(record.spec.id, self._host))
+        found = await asyncio.gather(*(self._adopt(entry) for entry in self._entries.values()))
+        return sum(found)
+
+    async def _adopt(self, entry: Entry) -> bool:
+        async with entry.lock:
+            boot = await entry.machine.adopt()
+            if boot is not None:
+                self._watch(entry)
+            return boot is not None
+
+    @property
+    def known(self) -> set[str]:
+        """Ids of every machine with a record."""
+        return set(self._entries)
+
+    def running(self) -> dict[str, NetworkPolicy]:
+        """Machines that run or are about to, with their policies."""
+        return {
+            machine: entry.record.spec.network
+            for machine, entry in self._entries.items()
+            if entry.lock.locked() or entry.machine.boot_record is not None
+        }
+
+    async def clean(self, machine: str) -> bool:
+        """Remove what a boot of `machine`, known or not, left behind; False when it runs."""
+        entry = self._entries.get(machine)
+        if entry is None:
+            await self._make(machine, self._host).clean()
+            return True
+        async with entry.lock:
+            if entry.machine.boot_record is not None:
+                return False
+            await entry.machine.clean()
+            return True
+
+    async def create(self, spec: MachineSpec) -> MachineStatus:
+        """Reserve an address and make a disk; does not boot. Repeating goes on where it ended.
+
+        Raises:
+            Conflict: it was made from another image.
+            Invalid, ImageUnavailable, NoSpace: the document or the host does not allow it.
+        """
+        self._check(spec)
+        known = self._entries.get(spec.id)
+        if known is not None:
+            async with known.lock:
+                if not known.gone:
+                    self._same_image(known, spec)
+                    await self._provide(known.record)
+                    return self.status(spec.id)
+        return await self._create(spec)
+
+    async def _create(self, spec: MachineSpec) -> MachineStatus:
+        digest = self._host.images.digest(spec.image)
+        taken = [IdRange(entry.record.first_id) for entry in self._entries.values()]
+        ids = free_range(self._host.settings.machines.id_base, taken)
+        record = MachineRecord(spec=_without_secrets(spec), digest=digest, first_id=ids.first)
+        entry = Entry(record, self._make(spec.id, self._host))
+        # known from here on, so that nobody else is given the same ids
+        self._entries[spec.id] = entry
+        async with entry.lock:
+            try:
+                await asyncio.to_thread(self._store.save, record)
+                await self._provide(record)
+            except BaseException:
+                await asyncio.shield(self._forget(entry))
+                raise
+        self._events.emit(spec.id, "created", entry.state)
+        return self.status(spec.id)
+
+    async def _provide(self, record: MachineRecord) -> None:
+        machine, size = record.spec.id, record.spec.resources.disk_mb
+        self._host.network.reserve(machine)
+        await asyncio.to_thread(self._host.disks.create, machine, size)
+
+    async def start(self, spec: MachineSpec) -> MachineStatus:
+        """Boot and return when the agent is ready; one that runs is left as it is.
+
+        Raises:
+            NotFound: it was never created.
+            Conflict: it was made from another image.
+            BootFailed, NotReady, NoSpace, ImageUnavailable: it does not come up.
+        """
+        self._check(spec)
+        entry = self._entry(spec.id)
+        async with entry.lock:
+            self._still_there(entry)
+            self._same_image(entry, spec)
+            if entry.machine.boot_record is not None:
+                return self.status(spec.id)
+            async with self._boots:
+                await self._boot(entry, spec)
+        return self.status(spec.id)
+
+    async def _boot(self, entry: Entry, spec: MachineSpec) -> None:
+        entry.passing = MachineState.STARTING
+        try:
+            await self._note(entry, spec=_without_secrets(spec), exit=None, error=None)
+            await self._provide(entry.record)
+            ids = IdRange(entry.record.first_id)
+            boot = await entry.machine.boot(spec, entry.record.digest, ids)
+        except Exception as error:
+            entry.passing = None
+            text = error.message if isinstance(error, NodeError) else str(error)
+            await self._note(entry, error=text)
+            self._events.emit(spec.id, "failed", entry.state)
+            raise
+        finally:
+            entry.passing = None
+        _log.info("machine.ready", workspace=spec.id, **boot.timings)
+        self._watch(entry)
+        self._events.emit(spec.id, "started", entry.state)
+
+    async def stop(self, machine: str, grace: float) -> MachineStatus:
+        """End it: asked, then after `grace` seconds made to. The disk stays."""
+        return await self._end(machine, lambda found: found.stop(grace))
+
+    async def kill(self, machine: str) -> MachineStatus:
+        """End it at once, also while it starts or stops. The disk stays."""
+        self._interrupt(self._entry(machine))
+        return await self._end(machine, lambda found: found.kill())
+
+    async def _end(self, machine: str, end: Callable[[Machine], Awaitable[None]]) -> MachineStatus:
+        entry = self._entry(machine)
+        async with entry.lock:
+            self._still_there(entry)
+            process = entry.machine.process
+            if process is not None:
+                entry.passing = MachineState.STOPPING
+                try:
+                    await end(entry.machine)
+                    await self._finish(entry, await process.wait(), requested=True)
+                finally:
+                    entry.passing = None
+                self._events.emit(machine, "stopped", entry.state, entry.record.exit)
+            elif entry.record.error is not None:
+                await self._note(entry, error=None)  # a failed one that is stopped is stopped
+        return self.status(machine)
+
+    async def pause(self, machine: str) -> MachineStatus:
+        """Freeze it, memory kept. Raises Conflict when it does not run."""
+        entry = self._entry(machine)
+        async with entry.lock:
+            self._must_run(entry)
+            if not entry.machine.paused:
+                await entry.machine.pause()
+                self._events.emit(machine, "paused", entry.state)
+        return self.status(machine)
+
+    async def resume(self, machine: str) -> MachineStatus:
+        """Let it go on. Raises Conflict when it does not run."""
+        entry = self._entry(machine)
+        async with entry.lock:
+            self._must_run(entry)
+            if entry.machine.paused:
+                await entry.machine.resume()
+                self._events.emit(machine, "resumed", entry.state)
+        return self.status(machine)
+
+    async def delete(self, machine: str) -> None:
+        """Remove machine, disk, address and rules, in any state; unknown is fine."""
+        entry = self._entries.get(machine)
+        if entry is None:
+            return
+        self._interrupt(entry)
+        async with entry.lock:
+            if entry.gone:
+                return
+            entry.passing = MachineState.STOPPING
+            await entry.machine.clean()
+            await self._forget(entry)
+        self._events.emit(machine, "deleted", MachineState.ABSENT)
+
+    async def _forget(self, entry: Entry) -> None:
+        """The record goes last: until then a repeated deletion finds what is left."""
+        machine = entry.record.spec.id
+        await asyncio.to_thread(self._host.disks.remove, machine)
+        self._host.network.release(machine)
+        await asyncio.to_thread(self._store.remove, machine)
+        entry.gone = True
+        if self._entries.get(machine) is entry:
+            del self._entries[machine]
+
+    async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
+        """Put a policy in force now and at every later boot. Raises Invalid."""
+        self._host.network.check(policy)
+        entry = self._entry(machine)
+        async with entry.lock:
+            self._still_there(entry)
+            if entry.machine.boot_record is not None:
+                await self._host.network.apply(machine, policy)
+            spec = entry.record.spec.model_copy(update={"network": policy})
+            await self._note(entry, spec=spec)
+        return self.status(machine)
+
+    def status(self, machine: str) -> MachineStatus:
+        """What it is doing now. Raises NotFound."""
+        entry = self._entry(machine)
+        boot = entry.machine.boot_record
+        address = self._host.network.address(machine)
+        control = None
+        if boot is not None and address is not None:
+            control = ControlAddress(address=str(address), token=boot.token)
+        return MachineStatus(
+            id=machine,
+            state=entry.state,
+            image=entry.record.spec.image,
+            address=str(address) if address else None,
+            boot_id=boot.boot_id if boot else None,
+            started_at=boot.at if boot else None,
+            tier=entry.machine.tier,
+            exit=entry.record.exit,
+            error=entry.record.error,
+            control=control,
+            resources=entry.record.spec.resources,
+            timings=boot.timings if boot else {},
+        )
+
+    def all(self) -> list[MachineStatus]:
+        """What every machine is doing now."""
+        return [self.status(machine) for machine in sorted(self._entries)]
+
+    async def stats(self, machine: str) -> MachineStats:
+        """Use of a running machine. Raises NotFound, Conflict."""
+        entry = self._entry(machine)
+        self._must_run(entry)
+        return await asyncio.to_thread(entry.machine.stats, entry.record.spec)
+
+    def console(self, machine: str, limit: int) -> bytes:
+        """The last `limit` bytes of its boot output. Raises NotFound."""
+        return self._entry(machine).machine.console(limit)
+
+    async def close(self) -> None:
+        """Stop watching. The machines go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in self._entries.values():
+            if entry.machine.process is not None:
+                entry.machine.process.forget()
+
+    def _watch(self, entry: Entry) -> None:
+        """Notice when it ends by itself."""
+        process = entry.machine.process
+        if process is not None:
+            task = asyncio.create_task(self._notice(entry, process))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _notice(self, entry: Entry, process: Process) -> None:
+        ended = await process.wait()
+        async with entry.lock:
+            if entry.gone or entry.machine.process is not process:
+                return  # it was stopped, and that is dealt with
+            await self._finish(entry, ended, requested=False)
+        self._events.emit(entry.record.spec.id, "exited", entry.state, entry.record.exit)
+
+    async def _finish(self, entry: Entry, ended: Ended, *, requested: bool) -> None:
+        """Write down how it ended, and remove what it left on the host."""
+        kills = await asyncio.to_thread(entry.machine.oom_kills)
+        outcome = MachineExit(
+            at=datetime.now(UTC),
+            code=ended.code,
+            signal=ended.signal,
+            oom=kills > 0 and ended.code != 0 and not requested,
+            requested=requested,
+        )
+        await self._note(entry, exit=outcome)
+        await entry.machine.clean()
+
+    def _interrupt(self, entry: Entry) -> None:
+        """End the process a longer operation may be waiting for."""
+        process = entry.machine.process
+        if process is not None and entry.lock.locked():
+            process.send(signal.SIGKILL)
+
+    async def _note(self, entry: Entry, **changes: object) -> None:
+        entry.record = entry.record.model_copy(update=changes)
+        await asyncio.to_thread(self._store.save, entry.record)
+
+    def _check(self, spec: MachineSpec) -> None:
+        self._host.network.check(spec.network)
+        if len(boot_document(spec, "", "")) > MOST_DOCUMENT:
+            raise Invalid("environment and command together exceed 1 MiB", field="env")
+
+    def _entry(self, machine: str) -> Entry:
+        entry = self._entries.get(machine)
+        if entry is None:
+            raise NotFound(f"there is no machine {machine} on this node")
+        return entry
+
+    def _still_there(self, entry: Entry) -> None:
+        if entry.gone:
+            raise NotFound(f"{entry.record.spec.id} was deleted meanwhile")
+
+    def _must_run(self, entry: Entry) -> None:
+        self._still_there(entry)
+        if entry.machine.boot_record is None:
+            raise Conflict(f"{entry.record.spec.id} does not run: start it first")
+
+    def _same_image(self, entry: Entry, spec: MachineSpec) -> None:
+        if entry.record.spec.image != spec.image:
+            raise Conflict(
+                f"the disk of {spec.id} was made for the image {entry.record.spec.image}: "
+                "delete the workspace to use another"
+            )
+
+
+def _without_secrets(spec: MachineSpec) -> MachineSpec:
+    """What may lie on a disk: no token, and no environment, which often holds some."""
+    access = RuntimeAccess(enabled=spec.runtime.enabled)
+    return spec.model_copy(update={"runtime": access, "env": {}})

@@ -1,0 +1,77 @@
+"""The Machine contract: one boot of a workspace, whatever runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from bastide.domain.machine import MachineSpec, MachineStats
+from bastide.node.machines.idrange import IdRange
+from bastide.node.process import Process
+from bastide.node.store import BootRecord
+
+
+class Machine(ABC):
+    """One machine of this node; one class per tier.
+
+    Must be implemented: everything here. The caller sees to it that operations on one machine
+    do not overlap (`kill` of a process may come at any time, through `process`). A failed
+    `boot` undoes its own work; `clean` may be called in any state and any number of times.
+    `tests/contract/machine.py` is the suite every tier inherits.
+    """
+
+    tier: str
+
+    def __init__(self, machine: str) -> None:
+        self.id = machine
+        self.process: Process | None = None
+        self.boot_record: BootRecord | None = None
+        self.paused = False
+
+    @abstractmethod
+    async def boot(self, spec: MachineSpec, digest: str, ids: IdRange) -> BootRecord:
+        """Boot from the image `digest` and the machine's disk; returns when its agent is ready.
+
+        Raises:
+            BootFailed: with the last lines the machine printed in `details["output"]`.
+            ImageUnavailable, NotReady, NoSpace: what it needs is not there.
+        """
+
+    @abstractmethod
+    async def adopt(self) -> BootRecord | None:
+        """Take up a machine that an earlier node booted; None when it does not run any more."""
+
+    @abstractmethod
+    async def stop(self, grace: float) -> None:
+        """Ask process 1 to end, and after `grace` seconds end it. Returns when it is gone."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it at once. Returns when it is gone."""
+
+    @abstractmethod
+    async def pause(self) -> None:
+        """Freeze every process of it."""
+
+    @abstractmethod
+    async def resume(self) -> None:
+        """Let every process go on."""
+
+    @abstractmethod
+    def stats(self, spec: MachineSpec) -> MachineStats:
+        """Use now. Blocks briefly.
+
+        Raises:
+            Conflict: it does not run.
+        """
+
+    @abstractmethod
+    def oom_kills(self) -> int:
+        """Processes the kernel ended for want of memory during this boot; ask before `clean`."""
+
+    @abstractmethod
+    def console(self, limit: int) -> bytes:
+        """The last `limit` bytes of its boot output."""
+
+    @abstractmethod
+    async def clean(self) -> None:
+        """Remove all that this boot made on the host; the disk file stays."""

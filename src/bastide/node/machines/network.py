@@ -1,0 +1,50 @@
+"""What a machine needs of the network; `bastide.node.network` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any, Protocol
+
+from bastide.domain.network import NetworkPolicy
+
+
+class MachineNetwork(Protocol):
+    """Addresses, interfaces and rules of this node's machines."""
+
+    @property
+    def nameservers(self) -> tuple[str, ...]:
+        """Name servers a machine may ask."""
+
+    def check(self, policy: NetworkPolicy) -> None:
+        """Refuse a policy that cannot be put in force. Raises `Invalid`."""
+
+    async def setup(self) -> None:
+        """Prepare the host; repeating is harmless."""
+
+    def reserve(self, machine: str) -> IPv4Address:
+        """The machine's address, from now until `release`."""
+
+    def release(self, machine: str) -> None:
+        """Give the address back."""
+
+    def address(self, machine: str) -> IPv4Address | None:
+        """The reserved address."""
+
+    async def attach(self, machine: str, pid: int, policy: NetworkPolicy) -> None:
+        """Put an interface into the network namespace of `pid`, under `policy`."""
+
+    async def apply(self, machine: str, policy: NetworkPolicy) -> None:
+        """Replace the policy of an attached machine."""
+
+    async def detach(self, machine: str) -> None:
+        """Remove interface and rules; harmless when there are none."""
+
+    async def sweep(self, running: Mapping[str, NetworkPolicy]) -> Any:
+        """Remove what belongs to no running machine; what went, as an object with counts."""
+
+    def counters(self, machine: str) -> tuple[int, int]:
+        """Bytes to and from the machine since it was attached."""
+
+    def close(self) -> None:
+        """Let go of the firewall; everything stays in force."""

@@ -1,0 +1,107 @@
+"""The node as a whole: opened once, closed without touching what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+
+import structlog
+
+from bastide.domain.machine import Capabilities, ImageInfo
+from bastide.node import kernel
+from bastide.node.errors import ImageUnavailable
+from bastide.node.events import Events
+from bastide.node.machines.container import Container
+from bastide.node.machines.fleet import Fleet
+from bastide.node.machines.host import Host
+from bastide.node.machines.machine import Machine
+from bastide.node.network import Network
+from bastide.node.sweep import Swept, sweep
+from bastide.settings import Settings
+
+SWEEP_SECONDS = 300.0
+_log = structlog.get_logger(__name__)
+
+
+class Node:
+    """Everything bastide-node does, over the `host` it runs on."""
+
+    def __init__(self, host: Host, make: Callable[[str, Host], Machine] = Container) -> None:
+        self.host = host
+        self.events = Events()
+        self.fleet = Fleet(host, make, self.events)
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Node:
+        """The node that the settings describe."""
+        return cls(Host.of(settings, Network(settings)))
+
+    async def open(self) -> None:
+        """Prepare the host, take up what runs, and sweep what is left over.
+
+        Raises:
+            NodeError: the host cannot be prepared.
+        """
+        kernel.adopt_orphans()
+        await self.host.runc.find()
+        await self.host.network.setup()
+        running = await self.fleet.load()
+        await self.sweep()
+        await asyncio.to_thread(self._mount_images)
+        self._sweeper = asyncio.create_task(self._sweep_often())
+        _log.info("node.ready", running=running, runtime=self.host.runc.describe())
+
+    async def close(self) -> None:
+        """Let go of everything; machines, mounts and rules stay."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        self.events.close()
+        await self.fleet.close()
+        self.host.network.close()
+
+    async def sweep(self) -> Swept:
+        """Remove what belongs to no machine."""
+        return await sweep(self.host, self.fleet)
+
+    async def _sweep_often(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
+                _log.exception("node.sweep_failed")
+
+    def _mount_images(self) -> None:
+        """Mount what is built, so that the first boot does not have to."""
+        for image in self.host.images.list():
+            if image.digest is not None:
+                with suppress(ImageUnavailable):  # it is told of with the image
+                    self.host.images.mount(image.digest)
+
+    async def images(self) -> list[ImageInfo]:
+        """The images of the catalogue, built or not."""
+        return await asyncio.to_thread(self.host.images.list)
+
+    def capabilities(self) -> Capabilities:
+        """What this node can do, and why not the rest."""
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return Capabilities(
+            version=version("bastide"),
+            tier=Container.tier,
+            tier_reason="machines are containers on runc; the microVM tier is not built yet",
+            runtime=self.host.runc.describe(),
+            pause=True,
+            snapshot=False,
+            snapshot_unavailable_reason="snapshots of memory are not built yet",
+            architecture=platform.machine(),
+            cpus=os.cpu_count() or 1,
+            memory_mb=pages * size // 2**20,
+            subnet=str(self.host.settings.network.subnet),
+        )

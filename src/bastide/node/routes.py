@@ -1,0 +1,157 @@
+"""The calls of the node's socket (docs/architecture.md, The node's socket)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from bastide.domain.machine import MachineSpec
+from bastide.domain.network import NetworkPolicy
+from bastide.node.documents import StopRequest, document
+from bastide.node.errors import Invalid
+from bastide.node.node import Node
+
+PULSE = 15.0
+"""Seconds of silence after which a stream of events gets a blank line."""
+
+_MOST_CONSOLE = 1024 * 1024
+
+
+def _node(request: Request) -> Node:
+    node: Node = request.app.state.node
+    return node
+
+
+def _machine(request: Request) -> str:
+    return str(request.path_params["machine"])
+
+
+def _answer(content: BaseModel) -> Response:
+    return Response(content.model_dump_json(), media_type="application/json")
+
+
+def _list(name: str, items: list[Any]) -> Response:
+    return JSONResponse({name: [item.model_dump(mode="json") for item in items]})
+
+
+async def health(request: Request) -> Response:
+    """The node listens."""
+    del request
+    return JSONResponse({"status": "ok"})
+
+
+async def capabilities(request: Request) -> Response:
+    """What this node can do."""
+    return _answer(_node(request).capabilities())
+
+
+async def images(request: Request) -> Response:
+    """The images of the catalogue."""
+    return _list("images", await _node(request).images())
+
+
+async def create(request: Request) -> Response:
+    """Reserve address and disk."""
+    return _answer(await _node(request).fleet.create(await document(request, MachineSpec)))
+
+
+async def start(request: Request) -> Response:
+    """Boot; the document's id must be the path's."""
+    spec = await document(request, MachineSpec)
+    if spec.id != _machine(request):
+        raise Invalid(f"the document is of {spec.id}, the call of {_machine(request)}", field="id")
+    return _answer(await _node(request).fleet.start(spec))
+
+
+async def stop(request: Request) -> Response:
+    """End it, asked first."""
+    grace = (await document(request, StopRequest)).grace
+    return _answer(await _node(request).fleet.stop(_machine(request), grace))
+
+
+async def kill(request: Request) -> Response:
+    """End it at once."""
+    return _answer(await _node(request).fleet.kill(_machine(request)))
+
+
+async def pause(request: Request) -> Response:
+    """Freeze it."""
+    return _answer(await _node(request).fleet.pause(_machine(request)))
+
+
+async def resume(request: Request) -> Response:
+    """Let it go on."""
+    return _answer(await _node(request).fleet.resume(_machine(request)))
+
+
+async def delete(request: Request) -> Response:
+    """Remove all of it."""
+    await _node(request).fleet.delete(_machine(request))
+    return Response(status_code=204)
+
+
+async def network(request: Request) -> Response:
+    """Put a policy in force."""
+    policy = await document(request, NetworkPolicy)
+    return _answer(await _node(request).fleet.apply_network(_machine(request), policy))
+
+
+async def machines(request: Request) -> Response:
+    """What every machine does now."""
+    return _list("machines", _node(request).fleet.all())
+
+
+async def machine(request: Request) -> Response:
+    """What one machine does now."""
+    return _answer(_node(request).fleet.status(_machine(request)))
+
+
+async def stats(request: Request) -> Response:
+    """What one machine uses now."""
+    return _answer(await _node(request).fleet.stats(_machine(request)))
+
+
+async def console(request: Request) -> Response:
+    """The last bytes of its boot output."""
+    text = request.query_params.get("limit", str(64 * 1024))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_CONSOLE:
+        raise Invalid(f"limit must be a number from 1 to {_MOST_CONSOLE}", field="limit")
+    output = _node(request).fleet.console(_machine(request), int(text))
+    return PlainTextResponse(output.decode(errors="replace"))
+
+
+async def events(request: Request) -> Response:
+    """What happens to machines, one JSON document a line."""
+
+    async def lines() -> AsyncIterator[str]:
+        yield "\n"
+        async for event in _node(request).events.listen(PULSE):
+            yield "\n" if event is None else event.model_dump_json() + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+_ONE = "/v1/machines/{machine}"
+ROUTES = [
+    Route("/v1/health", health),
+    Route("/v1/capabilities", capabilities),
+    Route("/v1/images", images),
+    Route("/v1/machines", machines, methods=["GET"]),
+    Route("/v1/machines", create, methods=["POST"]),
+    Route("/v1/events", events),
+    Route(_ONE, machine, methods=["GET"]),
+    Route(_ONE, delete, methods=["DELETE"]),
+    Route(f"{_ONE}/start", start, methods=["POST"]),
+    Route(f"{_ONE}/stop", stop, methods=["POST"]),
+    Route(f"{_ONE}/kill", kill, methods=["POST"]),
+    Route(f"{_ONE}/pause", pause, methods=["POST"]),
+    Route(f"{_ONE}/resume", resume, methods=["POST"]),
+    Route(f"{_ONE}/network", network, methods=["PUT"]),
+    Route(f"{_ONE}/stats", stats),
+    Route(f"{_ONE}/console", console),
+]

@@ -1,0 +1,1 @@
+"""What is made once on a host before machines can run: runtime, images, agent bundle."""
