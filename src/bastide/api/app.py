@@ -20,10 +20,30 @@ from bastide.api.metrics import RequestMetrics
 from bastide.api.openapi import describe
 from bastide.api.refusals import refused_by_framework, refused_request
 from bastide.api.requests import RequestFrame, request_id_of
-from bastide.api.routes import keys, system, tokens
+from bastide.api.routes import (
+    images,
+    keys,
+    lifecycle,
+    network,
+    power,
+    runtime_access,
+    system,
+    tokens,
+    workspaces,
+)
 from bastide.domain.errors import BastideError
 
-ROUTERS = (system.router, tokens.router, keys.router)
+ROUTERS = (
+    system.router,
+    tokens.router,
+    keys.router,
+    images.router,  # before the workspaces: its path would read as the id "images"
+    workspaces.router,
+    power.router,
+    lifecycle.router,
+    runtime_access.router,
+    network.router,
+)
 
 
 def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]]) -> FastAPI:

@@ -4,20 +4,62 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
 
 from prometheus_client import CollectorRegistry
 
+from bastide.api.background import running
 from bastide.api.context import Services
+from bastide.edge.edge import Edge
+from bastide.engine.agent import Agent, HttpAgent
+from bastide.engine.contract import Engine
+from bastide.engine.local import LocalEngine
+from bastide.gateway.keys import gateway_key
+from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.runner import Runner
 from bastide.services.accounts import AccountService
+from bastide.services.allowance import Allowance
+from bastide.services.bell import Bell
+from bastide.services.catalogue import Catalogue
+from bastide.services.gateway import EdgeMaps, Gateway
 from bastide.services.keys import KeyService
+from bastide.services.lifecycle import LifecycleService
+from bastide.services.network import NetworkService
+from bastide.services.power import PowerService
+from bastide.services.queue import Queue
+from bastide.services.reach import Reach
+from bastide.services.runtime_access import RuntimeAccessService
 from bastide.services.tokens import TokenService
+from bastide.services.workspaces import WorkspaceService
 from bastide.settings import Settings
 from bastide.store.database import Database
 from bastide.store.migrate import migrate
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the control plane works on; tests put their own in its place."""
+
+    engine: Engine
+    agent: Agent
+    edge: EdgeMaps
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Node, agents and edge of this server."""
+        engine, agent, edge = LocalEngine(settings.node_socket), HttpAgent(), Edge.of(settings)
+        try:
+            async with running("edge", edge.run()):
+                yield cls(engine, agent, edge)
+        finally:
+            await agent.close()
+            await engine.close()
+
+
 @asynccontextmanager
-async def assemble(settings: Settings) -> AsyncIterator[Services]:
+async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncIterator[Services]:
     """Open and migrate the database, make the first account if there is none, build the rest.
 
     What was opened is closed in the opposite order at the end.
@@ -28,6 +70,23 @@ async def assemble(settings: Settings) -> AsyncIterator[Services]:
         await migrate(database)
         accounts = AccountService(database, settings)
         await accounts.bootstrap()
+        if outside is None:
+            outside = await stack.enter_async_context(Outside.of(settings))
+        queue = Queue(database, Bell())
+        gateway = Gateway(database, outside.edge, gateway_key(settings))
+        reach = Reach(database, outside.engine, outside.agent, gateway)
+        catalogue = Catalogue(outside.engine)
+        allowance = Allowance(settings.machines)
+        workspaces = WorkspaceService(database, queue, catalogue, allowance, reach)
+        tools = Tools(
+            database=database,
+            queue=queue,
+            engine=outside.engine,
+            reach=reach,
+            gateway=gateway,
+            pids=settings.machines.pids,
+        )
+        await stack.enter_async_context(running("pipelines", Runner(tools).run()))
         yield Services(
             settings=settings,
             database=database,
@@ -35,4 +94,10 @@ async def assemble(settings: Settings) -> AsyncIterator[Services]:
             accounts=accounts,
             keys=KeyService(database),
             tokens=TokenService(database, settings),
+            catalogue=catalogue,
+            workspaces=workspaces,
+            power=PowerService(database, queue, allowance, workspaces),
+            network=NetworkService(workspaces),
+            lifecycle=LifecycleService(database, outside.engine, catalogue, workspaces),
+            runtime_access=RuntimeAccessService(database, workspaces, reach, gateway),
         )

@@ -9,8 +9,14 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from bastide.services.accounts import AccountService
+from bastide.services.catalogue import Catalogue
 from bastide.services.keys import KeyService
+from bastide.services.lifecycle import LifecycleService
+from bastide.services.network import NetworkService
+from bastide.services.power import PowerService
+from bastide.services.runtime_access import RuntimeAccessService
 from bastide.services.tokens import TokenService
+from bastide.services.workspaces import WorkspaceService
 from bastide.settings import Settings
 from bastide.store.database import Database
 
@@ -25,6 +31,12 @@ class Services:
     accounts: AccountService
     keys: KeyService
     tokens: TokenService
+    catalogue: Catalogue
+    workspaces: WorkspaceService
+    power: PowerService
+    network: NetworkService
+    lifecycle: LifecycleService
+    runtime_access: RuntimeAccessService
 
 
 def services_of(request: Request) -> Services:

@@ -58,7 +58,7 @@ def _problem(error: Mapping[str, Any]) -> tuple[str, str, bool]:
     place = path.pop(0) if path and path[0] in _PLACES else "body"
     cause = error.get("ctx", {}).get("error")
     later = getattr(cause, "field", None)
-    if isinstance(later, str):
+    if isinstance(later, str) and path[-1:] != [later]:
         path.append(later)
     field = ".".join(path)[:_LONGEST_NAME] or place
     return field, _sentence(field, place, error, cause), isinstance(later, str)

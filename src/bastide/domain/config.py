@@ -7,9 +7,17 @@ the vendor's clients pass them through.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+)
 
 from bastide.domain.restart import RestartPolicy
 
@@ -18,6 +26,7 @@ MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 512
 MAX_PORTS = 50
 SHELL = ("/bin/sh", "-c")
+_V = TypeVar("_V")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII)
 _ABSENT: tuple[object, ...] = (None, False, 0, "", [], {}, {"enabled": False})
 
@@ -158,29 +167,37 @@ def _content(key: str, value: Any) -> str:
     raise ValueError(f"the value of {key!r} must be text or a number")
 
 
-def refuse_later(value: Any) -> Any:
-    """Refuse known keys whose feature does not exist yet, unless their value means "off".
-
-    Raises:
-        ValueError: names the key and says what to do.
-    """
-    if isinstance(value, dict):
-        for key, sentence in LATER.items():
-            if key in value and not _off(value[key], _ALSO_FINE.get(key, ())):
-                raise LaterError(key, sentence)
-    return value
-
-
-def _off(value: object, also: tuple[object, ...]) -> bool:
-    return any(type(value) is type(fine) and value == fine for fine in (*_ABSENT, *also))
-
-
 class LaterError(ValueError):
     """A known field whose feature is not there yet; `field` is its name."""
 
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
         self.field = field
+
+
+def refuse_later(value: Any, info: ValidationInfo) -> Any:
+    """Refuse a known key whose feature does not exist yet, unless its value means "off".
+
+    Raises:
+        LaterError: says what to do instead.
+    """
+    name = info.field_name or ""
+    if not any(
+        type(value) is type(fine) and value == fine
+        for fine in (*_ABSENT, *_ALSO_FINE.get(name, ()))
+    ):
+        raise LaterError(name, LATER[name])
+    return None
+
+
+Later = Annotated[Any, BeforeValidator(refuse_later)]
+
+
+def _same(value: _V, other: object, name: str) -> _V:
+    """The value, unless another name of the same thing says otherwise."""
+    if value is not None and other is not None and value != other:
+        raise ValueError(f"must be the same as {name}, or left out")
+    return value
 
 
 class NetworkConfig(BaseModel):
@@ -192,18 +209,17 @@ class NetworkConfig(BaseModel):
     public_access: StrictBool | None = None
     public_ingress: StrictBool | None = Field(None, description="older name of public_access")
     ingress_ports: list[Port] | None = Field(None, max_length=MAX_PORTS)
+    ingress: Later = None
+    egress: Later = None
+    egress_ports: Later = None
+    private_link_ids: Later = None
+    outbound_mode: Later = None
+    custom_proxy: Later = None
 
-    @model_validator(mode="before")
+    @field_validator("public_ingress")
     @classmethod
-    def _later(cls, value: Any) -> Any:
-        return refuse_later(value)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        pair = {self.public_access, self.public_ingress} - {None}
-        if len(pair) > 1:
-            raise ValueError("public_access and public_ingress contradict each other")
-        return self
+    def _agree(cls, value: bool | None, info: ValidationInfo) -> bool | None:  # noqa: FBT001
+        return _same(value, info.data.get("public_access"), "public_access")
 
     @property
     def public(self) -> bool | None:
@@ -235,21 +251,37 @@ class Config(BaseModel):
     network_config: NetworkConfig | None = None
     allow_internet: StrictBool | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("restart_policy") == "never":
-            value = {**value, "restart_policy": "no"}
-        return refuse_later(value)
+    ttl: Later = None
+    ttl_action: Later = None
+    remove_on_exit: Later = None
+    idle: Later = None
+    ssh_access: Later = None
+    workloads: Later = None
+    proxy_assignment_id: Later = None
+    ready_check: Later = None
+    desktop: Later = None
+    enable_kvm: Later = None
+    kernel_id: Later = None
+    macos: Later = None
+    root_disk_id: Later = None
+    disks: Later = None
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if len({self.disk_size_mb, self.writable_size_mb} - {None}) > 1:
-            raise ValueError("disk_size_mb and writable_size_mb contradict each other")
-        inner = self.network_config.allow_internet if self.network_config else None
-        if len({inner, self.allow_internet} - {None}) > 1:
-            raise ValueError("allow_internet and network_config.allow_internet contradict")
-        return self
+    @field_validator("restart_policy", mode="before")
+    @classmethod
+    def _older_word(cls, value: Any) -> Any:
+        return "no" if value == "never" else value
+
+    @field_validator("writable_size_mb")
+    @classmethod
+    def _one_disk(cls, value: int | None, info: ValidationInfo) -> int | None:
+        return _same(value, info.data.get("disk_size_mb"), "disk_size_mb")
+
+    @field_validator("allow_internet")
+    @classmethod
+    def _one_internet(cls, value: bool | None, info: ValidationInfo) -> bool | None:  # noqa: FBT001
+        inner = info.data.get("network_config")
+        other = inner.allow_internet if isinstance(inner, NetworkConfig) else None
+        return _same(value, other, "network_config.allow_internet")
 
     @property
     def disk_mb(self) -> int | None:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from bastide.domain.config import Config, Text, refuse_later
+from bastide.domain.config import Config, Later, Text
 from bastide.domain.lifecycle import Mode
 from bastide.domain.slug import check_slug
 
@@ -62,13 +62,14 @@ class CreateWorkspace(BaseModel):
     slug: Slug | None = None
     logo: Logo | None = None
     image: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
-    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = Field(
-        None, description="slug of a namespace; absent: a personal workspace"
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")] | None = (
+        Field(None, description="slug of a namespace; absent: a personal workspace")
     )
     mode: Annotated[Mode, BeforeValidator(_permanent)] | None = None
     config: Config | None = None
     wait_ready: StrictBool = False
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    preset: Later = None
 
     @model_validator(mode="before")
     @classmethod
@@ -86,6 +87,7 @@ class UpdateWorkspace(BaseModel):
     slug: Slug | None = None
     logo: Logo | None = None
     config: Config | None = None
+    auto_stop_seconds: Later = None
 
     @model_validator(mode="before")
     @classmethod
@@ -94,14 +96,9 @@ class UpdateWorkspace(BaseModel):
 
 
 def move_sizes(value: Any) -> Any:
-    """The body with sizes of older clients moved into its `config`.
-
-    Raises:
-        LaterError: a top-level field whose feature is not there yet.
-    """
+    """The body with sizes of older clients moved into its `config`."""
     if not isinstance(value, dict):
         return value
-    refuse_later(value)
     config = value.get("config")
     if config is not None and not isinstance(config, dict):
         return value

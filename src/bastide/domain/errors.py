@@ -67,6 +67,15 @@ class ValidationFailed(BastideError):
         self.field = field
 
 
+class CreateFailed(BastideError):
+    """A creation that was waited for did not succeed; its record holds the error."""
+
+    code = "CREATE_FAILED"
+    status = 422
+    meaning = "The workspace could not be created."
+    hint = "Retry it with POST /workspace/:id/provisioning/retry or delete it."
+
+
 class FeatureUnavailable(ValidationFailed):
     """A field that the API knows and this server does not offer; it is never silently dropped."""
 

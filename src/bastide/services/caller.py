@@ -75,7 +75,7 @@ class Caller:
         """
         self.require_workspaces()
         if self.scope is Scope.NAMESPACE:
-            if namespace not in {None, self.namespace}:
+            if self.namespace is None or namespace not in {None, self.namespace}:
                 raise self._too_narrow("admin")
             return Filter(account_id=self.account_id, namespace=self.namespace)
         ids = (self.workspace_id or "",) if self.scope is Scope.WORKSPACE else None

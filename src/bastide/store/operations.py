@@ -45,6 +45,16 @@ class Operations:
             .execution_options(populate_existing=True)
         )
 
+    async def recent(self, workspace_id: str, kind: OperationKind, limit: int) -> list[Operation]:
+        """The newest operations of one kind on a workspace, newest first."""
+        found = await self._session.scalars(
+            select(Operation)
+            .where(Operation.workspace_id == workspace_id, Operation.kind == kind)
+            .order_by(Operation.created_at.desc(), Operation.id.desc())
+            .limit(limit)
+        )
+        return list(found)
+
     async def latest(
         self, workspaces: Collection[str], kinds: Collection[OperationKind] | None = None
     ) -> dict[str, Operation]:

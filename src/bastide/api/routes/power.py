@@ -1,0 +1,51 @@
+"""Power (spec 4.2): synchronous calls."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, StrictBool
+
+from bastide.api import shapes
+from bastide.api.authentication import CallerOf
+from bastide.api.context import ServicesOf
+from bastide.api.envelope import Envelope, success
+from bastide.services.views import WorkspaceView
+
+router = APIRouter(tags=["Lifecycle & Power"])
+
+
+class StartBody(BaseModel):
+    """Body of POST /workspace/:id/start."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    force: StrictBool = False
+
+
+@router.post("/workspace/{id}/start", summary="Start a workspace")
+async def start(
+    id: str,  # noqa: A002 - the wire's name
+    caller: CallerOf,
+    services: ServicesOf,
+    body: StartBody | None = None,
+) -> Envelope:
+    """Answers when it is ready; one that runs already is fine."""
+    force = body is not None and body.force
+    return _answer(await services.power.start(caller, id, force=force))
+
+
+@router.post("/workspace/{id}/stop", summary="Stop a workspace")
+async def stop(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
+    """Answers when the machine has ended; the disk is kept; safe to repeat."""
+    return _answer(await services.power.stop(caller, id))
+
+
+@router.post("/workspace/{id}/restart", summary="Restart a workspace")
+async def restart(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
+    """Stop, then start."""
+    return _answer(await services.power.restart(caller, id))
+
+
+def _answer(view: WorkspaceView) -> Envelope:
+    shown = shapes.workspace(view)
+    return success(id=view.row.id, status=shown["status"], workspace=shown)

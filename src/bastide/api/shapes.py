@@ -1,0 +1,186 @@
+"""Workspaces as they are on the wire (spec 3.1, 3.2, 4.3, 4.4)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bastide.domain.instant import iso, now
+from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
+from bastide.domain.workspace import Status
+from bastide.services.lifecycle import LifecycleView, MachineView
+from bastide.services.views import WorkspaceView
+from bastide.store.tables import Operation, Workspace
+
+_STATES = {
+    OperationState.QUEUED: "queued",
+    OperationState.RUNNING: "running",
+    OperationState.DONE: "ready",
+    OperationState.FAILED: "failed",
+}
+
+
+def workspace(view: WorkspaceView) -> dict[str, Any]:
+    """The workspace object."""
+    row, condition = view.row, view.condition
+    ready = row.ready and condition.status is Status.RUNNING
+    status = condition.status.value
+    return {
+        "id": row.id,
+        "name": row.name,
+        "slug": row.slug,
+        "logo": row.logo,
+        "namespace": row.namespace,
+        "mode": row.mode.value,
+        "image": row.image,
+        "status": status,
+        "info": {
+            "status": condition.machine_status.value,
+            "is_running": condition.status is Status.RUNNING,
+            "user_requested_stop": row.user_requested_stop,
+            "ready": ready,
+        },
+        "ready": ready,
+        "provisioning": provisioning(view),
+        "lifecycle": {
+            "ttl": None,
+            "ttl_action": None,
+            "remove_on_exit": False,
+            "restart_policy": row.config.get("restart_policy"),
+            "max_restarts": row.config.get("max_restarts", 0),
+            "ttl_expires_at": None,
+        },
+        "resources": {**sizes(row), "status": status},
+        "config": {**sizes(row), **row.config, "network_config": _network_config(row)},
+        "ip": None,
+        "image_capabilities": [],
+        "created_at": iso(row.created_at),
+        "updated_at": iso(row.updated_at),
+    }
+
+
+def sizes(row: Workspace) -> dict[str, Any]:
+    """Cores and MiB; the disk by both of its names (spec 0)."""
+    return {
+        "cpus": int(row.cpus) if row.cpus.is_integer() else row.cpus,
+        "memory_mb": row.memory_mb,
+        "disk_size_mb": row.disk_mb,
+        "writable_size_mb": row.disk_mb,
+    }
+
+
+def provisioning(view: WorkspaceView) -> dict[str, Any] | None:
+    """How the creation went, or that the workspace is being deleted."""
+    doing = view.doing
+    operation = doing if doing and doing.kind is OperationKind.DELETE else view.provision
+    if operation is None:
+        return None
+    return {
+        "state": _STATES[operation.state],
+        "phase": operation.phase.value,
+        "message": operation.message,
+        "error": _error(operation),
+        "created_at": iso(operation.created_at),
+        "updated_at": iso(operation.updated_at),
+        "completed_at": _iso(operation.completed_at),
+    }
+
+
+def lifecycle(found: LifecycleView) -> dict[str, Any]:
+    """The flat fields of GET /workspace/:id/lifecycle."""
+    view, able = found.workspace, found.capabilities
+    row = view.row
+    return {
+        "mode": row.mode.value,
+        "status": view.condition.status.value,
+        "restart_policy": row.config.get("restart_policy"),
+        "max_restarts": row.config.get("max_restarts", 0),
+        "restart_info": found.restart_info,
+        "ttl": None,
+        "ttl_action": None,
+        "remove_on_exit": False,
+        "uptime": _uptime(view),
+        "ttl_expires_at": None,
+        "expires_at": None,
+        "created_at": iso(row.created_at),
+        "idle": None,
+        "snapshot_supported": able.snapshot,
+        "snapshot_unavailable_reason": able.snapshot_unavailable_reason,
+        "pause_supported": able.pause,
+    }
+
+
+def machine(found: MachineView) -> dict[str, Any]:
+    """What GET /workspace/:id/info tells of the machine; timings in milliseconds."""
+    row, seen = found.workspace.row, found.machine
+    return {
+        "id": row.id,
+        "status": found.workspace.condition.status.value,
+        "state": seen.state.value if seen else "absent",
+        "tier": (seen.tier if seen else None) or found.capabilities.tier,
+        "tier_reason": found.capabilities.tier_reason,
+        "runtime": found.capabilities.runtime,
+        "image": row.image,
+        "ip": row.address,
+        "boot_id": seen.boot_id if seen else None,
+        "started_at": _iso(seen.started_at) if seen else None,
+        "uptime": _uptime(found.workspace),
+        "boot_timings_ms": dict(seen.timings) if seen else {},
+        "resources": sizes(row),
+        "last_exit": row.observed_exit,
+        "error": seen.error if seen else None,
+        "snapshot_supported": found.capabilities.snapshot,
+        "snapshot_unavailable_reason": found.capabilities.snapshot_unavailable_reason,
+        "pause_supported": found.capabilities.pause,
+    }
+
+
+def network(row: Workspace, gateway: str) -> dict[str, Any]:
+    """The flat fields of GET /workspace/:id/network; `gateway` is the subnet's first address."""
+    public = bool(row.network.get("public_access", False))
+    return {
+        "ip": row.address,
+        "gateway": gateway,
+        "public_access": public,
+        "allow_internet": bool(row.network.get("allow_internet", True)),
+        "ingress": ["host"] if public else [],
+        "ingress_ports": list(row.network.get("ingress_ports", ())),
+        "egress": [],
+        "egress_ports": [],
+        "outbound_ip": None,
+        "outbound_country_code": None,
+        "outbound_mode": "managed",
+        "outbound_proxy": None,
+        "private_links": [],
+    }
+
+
+def _network_config(row: Workspace) -> dict[str, Any]:
+    public = bool(row.network.get("public_access", False))
+    return {
+        "allow_internet": bool(row.network.get("allow_internet", True)),
+        "public_ingress": public,
+        "public_access": public,
+        "ingress_ports": list(row.network.get("ingress_ports", ())),
+    }
+
+
+def _error(operation: Operation) -> dict[str, str] | None:
+    if operation.state in UNFINISHED or not operation.error:
+        return None
+    return {
+        "code": str(operation.error.get("code", "")),
+        "message": str(operation.error.get("message", "")),
+    }
+
+
+def _uptime(view: WorkspaceView) -> int:
+    """Whole seconds since the last start; 0 while it does not run."""
+    started = view.row.started_at
+    if started is None or view.condition.status is not Status.RUNNING:
+        return 0
+    return max(0, int((now() - started).total_seconds()))
+
+
+def _iso(value: datetime | None) -> str | None:
+    return None if value is None else iso(value)

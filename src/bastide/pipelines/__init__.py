@@ -1,0 +1,1 @@
+"""What happens without a request: long operations, observation, sweeps."""

@@ -1,0 +1,176 @@
+"""Observation: what the engine sees of machines goes into the observed columns.
+
+The engine's events only say when to look; `poll()` is the truth. A machine that ended by itself
+is started again as its restart policy says; one that was lost with its host is started because
+its owner wants it running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState
+from bastide.domain.machine import MachineExit, MachineState, MachineStatus
+from bastide.domain.operation import OperationKind
+from bastide.domain.restart import RestartPolicy, after_exit
+from bastide.engine.contract import EngineError
+from bastide.pipelines.pipeline import Tools
+from bastide.services.bell import heard
+from bastide.services.machines import observed, unobserved
+from bastide.services.views import WorkspaceView, view_of, views_of
+from bastide.store.database import Duplicate
+from bastide.store.tables import Operation, Workspace
+from bastide.store.workspaces import Filter, Workspaces
+
+log = structlog.get_logger(__name__)
+
+EVERY = 2.0
+LISTEN_AGAIN = 1.0
+_COMPARED = ("observed_state", "address", "boot_id", "observed_exit", "ready")
+_ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
+
+
+class Observation:
+    """Keeps observed columns true, and begins restarts."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._look = asyncio.Event()
+        self._blind = False
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            while True:
+                self._look.clear()
+                try:
+                    await self.look()
+                except EngineError as error:
+                    self._lost_sight(error)
+                except Exception:
+                    log.exception("observation.failed")
+                await heard(self._look, EVERY)
+
+    async def look(self) -> int:
+        """Compare all rows with what the engine polls; how many changed.
+
+        Raises:
+            EngineUnavailable: nothing could be seen; nothing was changed.
+        """
+        async with self._tools.database.read() as session:
+            rows = await Workspaces(session).page(Filter())
+            views = await views_of(session, rows)
+        at = now()
+        seen = {status.id: status for status in await self._tools.engine.poll()}
+        if self._blind:
+            self._blind = False
+            log.info("engine.back", machines=len(seen))
+        count = 0
+        for view in views:
+            if view.doing is None and not view.creation_failed:
+                count += await self._compare(view, seen.get(view.row.id), at)
+        return count
+
+    async def _listen(self) -> None:
+        """Look at once when the engine tells of something."""
+        while True:
+            with suppress(EngineError):
+                async for _ in self._tools.engine.events():
+                    self._look.set()
+            await asyncio.sleep(LISTEN_AGAIN)
+
+    def _lost_sight(self, error: EngineError) -> None:
+        if not self._blind:
+            log.warning("engine.away", error=error.message)
+        self._blind = True
+
+    async def _compare(
+        self, view: WorkspaceView, status: MachineStatus | None, at: datetime
+    ) -> bool:
+        """Write what changed of one workspace, unless the row changed since it was read."""
+        values = unobserved(at) if status is None else observed(status, at)
+        same = all(getattr(view.row, name) == values[name] for name in _COMPARED)
+        ended = MachineState(values["observed_state"]) in _ENDED
+        wanted = view.row.desired_state is DesiredState.RUNNING
+        if same and not (ended and wanted):
+            return False
+        try:
+            operation = await self._write(
+                view.row, values, status if ended and wanted else None, act=ended and wanted
+            )
+        except Duplicate:
+            return False
+        await self._tools.gateway.refresh(view.row.id)
+        self._tools.queue.announce(operation)
+        return True
+
+    async def _write(
+        self,
+        row: Workspace,
+        values: Mapping[str, Any],
+        status: MachineStatus | None,
+        *,
+        act: bool,
+    ) -> Operation | None:
+        """Write the columns, and queue a restart in the same transaction when one is due."""
+        async with self._tools.database.write() as session:
+            workspaces = Workspaces(session)
+            fresh = await workspaces.get(row.id)
+            if fresh is None or fresh.updated_at != row.updated_at:
+                return None
+            view = await view_of(session, fresh)
+            if view.doing is not None:
+                return None
+            await workspaces.update(row.id, values)
+            return await self._react(session, view, status) if act else None
+
+    async def _react(
+        self, session: AsyncSession, view: WorkspaceView, status: MachineStatus | None
+    ) -> Operation | None:
+        """Begin again what should run and does not, or let it rest."""
+        row = view.row
+        ended = status.exit if status is not None else None
+        if ended is None or ended.requested:
+            log.warning("machine.lost", workspace_id=row.id)
+            return await self._again(session, row, {"cause": "lost", "count": 0}, 0)
+        count = _count(view.newest)
+        started = (status.started_at if status else None) or row.started_at or ended.at
+        due = after_exit(
+            RestartPolicy(row.config.get("restart_policy", RestartPolicy.ALWAYS)),
+            ended,
+            count=count,
+            most=int(row.config.get("max_restarts", 0)),
+            ran=(ended.at - started).total_seconds(),
+        )
+        log.info("machine.ended", workspace_id=row.id, code=ended.code, restarts=count)
+        if due is None:
+            await Workspaces(session).update(row.id, {"desired_state": DesiredState.STOPPED})
+            return None
+        cause = {"cause": "exit", "count": due.count, "exit": _plain(ended)}
+        return await self._again(session, row, cause, due.delay)
+
+    async def _again(
+        self, session: AsyncSession, row: Workspace, params: Mapping[str, Any], delay: float
+    ) -> Operation:
+        run_after = now() + timedelta(seconds=delay)
+        return await self._tools.queue.insert(
+            session, row.id, OperationKind.START, params, run_after
+        )
+
+
+def _count(newest: Operation | None) -> int:
+    """Restarts in a row: those since an operation that a person asked for."""
+    return int(newest.params.get("count", 0)) if newest is not None else 0
+
+
+def _plain(ended: MachineExit) -> dict[str, Any]:
+    return ended.model_dump(mode="json")

@@ -1,0 +1,332 @@
+"""The base of every pipeline: operations are taken, worked and finished (architecture, State).
+
+A pass takes a free row and holds it by a lock that expires, acts with no transaction open while a
+heartbeat extends the lock, and writes its result only if the lock is still its own. A crash at
+any line leaves a row that the next pass takes again, so all work can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import structlog
+
+from bastide.domain.instant import now
+from bastide.domain.operation import OperationKind, OperationState, Phase
+from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
+from bastide.pipelines.owner import Owner
+from bastide.services.bell import heard
+from bastide.services.gateway import Gateway
+from bastide.services.machines import access_of
+from bastide.services.queue import Queue
+from bastide.services.reach import Reach
+from bastide.store.database import Database
+from bastide.store.operations import Operations
+from bastide.store.tables import Operation, Workspace
+from bastide.store.workspaces import Workspaces
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
+MOST_CRASHES = 5
+"""Attempts after which an operation that crashes its pipeline is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What pipelines work with.
+
+    `pids`: processes of one workspace. Seconds: `grace` of a stop, `patience` with an engine that
+    cannot be reached, `lock` until a silent pass counts as dead, `beat` between signs of life,
+    `poll` between looks for other processes' rows, `settle` a phase must last to be written.
+    """
+
+    database: Database
+    queue: Queue
+    engine: Engine
+    reach: Reach
+    gateway: Gateway
+    pids: int = 1024
+    grace: float = 10.0
+    patience: float = 120.0
+    lock: float = 20.0
+    beat: float = 5.0
+    poll: float = 1.0
+    settle: float = 0.05
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an operation: columns for the workspace, or None when its row goes away."""
+
+    message: str
+    workspace: Mapping[str, Any] | None = None
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Later:
+    """No end yet: the engine could not be reached; try again in `delay` seconds."""
+
+    message: str
+    delay: float
+
+
+@dataclass
+class Job:
+    """An operation in work, with the row as it was when the work began."""
+
+    operation: Operation
+    row: Workspace
+    lock: str
+    phase: tuple[Phase, str] | None = None
+    shown: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def show(self, phase: Phase, message: str) -> None:
+        """Tell people what is going on; written in the background, and only if it lasts."""
+        self.phase = (phase, message)
+        self.shown.set()
+
+    @property
+    def automatic(self) -> bool:
+        """Whether Bastide itself began it."""
+        return "cause" in self.operation.params
+
+
+class Pipeline(ABC):
+    """Works the operations of `kinds`, up to `concurrency` at a time."""
+
+    kinds: ClassVar[tuple[OperationKind, ...]]
+    concurrency: ClassVar[int] = 16
+
+    def __init__(self, tools: Tools, owner: Owner) -> None:
+        self.tools = tools
+        self._owner = owner
+
+    @abstractmethod
+    async def work(self, job: Job) -> Done:
+        """Do it; must be safe to repeat after a crash at any line.
+
+        Raises:
+            EngineUnavailable: tried again until `patience` is over.
+            EngineError: the engine refused; `give_up` follows.
+        """
+
+    @abstractmethod
+    async def give_up(self, job: Job, error: EngineError) -> Done:
+        """Undo what was half done, and say how it ended."""
+
+    def patient(self, job: Job) -> bool:
+        """Whether to try again while the engine cannot be reached; at least one try is made."""
+        waited = (now() - job.operation.created_at).total_seconds()
+        return waited < self.tools.patience or job.operation.attempts <= 1
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        slots = asyncio.Semaphore(self.concurrency)
+        async with asyncio.TaskGroup() as tasks:
+            with self.tools.queue.bell.listening(*self.kinds) as ring:
+                while True:
+                    await slots.acquire()
+                    ring.clear()
+                    operation = await self.take()
+                    if operation is None:
+                        slots.release()
+                        await heard(ring, self.tools.poll)
+                        continue
+                    task = tasks.create_task(self.handle(operation))
+                    task.add_done_callback(lambda _: slots.release())
+
+    async def take(self) -> Operation | None:
+        """Lock the next free operation; None when there is none or the database is away."""
+        try:
+            async with self.tools.database.write() as session:
+                return await Operations(session).lock_next(
+                    self._owner.name, self.tools.lock, self.kinds
+                )
+        except Exception:
+            log.exception("pipeline.take_failed", kinds=self.kinds)
+            return None
+
+    async def handle(self, operation: Operation) -> None:
+        """Work one locked operation to its end, or leave it for another pass."""
+        logger = log.bind(
+            workspace_id=operation.workspace_id, operation=operation.id, kind=operation.kind.value
+        )
+        try:
+            async with self.tools.database.read() as session:
+                row = await Workspaces(session).get(operation.workspace_id)
+            if row is None or operation.lock_token is None:
+                await self._drop(operation)
+                return
+            job = Job(operation, row, operation.lock_token)
+            outcome = await self._held(job)
+            if outcome is None or not await self._apply(job, outcome):
+                logger.info("operation.stale")
+                await self._undo(operation)
+            else:
+                logger.info("operation.worked", outcome=outcome.message, attempt=operation.attempts)
+        except Exception:
+            logger.exception("operation.crashed", attempt=operation.attempts)
+            if operation.attempts >= MOST_CRASHES:
+                with suppress(Exception):
+                    await self._crashed(operation)
+
+    async def _held(self, job: Job) -> Done | Later | None:
+        """The outcome of the work, or None when the lock was lost meanwhile."""
+        action = asyncio.create_task(self._outcome(job))
+        beat = asyncio.create_task(self._beat(job))
+        try:
+            await asyncio.wait({action, beat}, return_when=asyncio.FIRST_COMPLETED)
+            if not action.done():
+                return None
+            return action.result()
+        finally:
+            job.ended.set()
+            job.shown.set()
+            action.cancel()
+            await asyncio.gather(action, beat, return_exceptions=True)
+
+    async def _outcome(self, job: Job) -> Done | Later:
+        """Work, and turn refusals into an end."""
+        try:
+            try:
+                return await self.work(job)
+            except EngineUnavailable as error:
+                if self.patient(job):
+                    raise
+                return await self.give_up(job, error)
+            except EngineError as error:
+                return await self.give_up(job, error)
+        except EngineUnavailable as error:
+            delay = min(FIRST_RETRY * 2 ** min(job.operation.attempts - 1, 8), LONGEST_RETRY)
+            return Later(error.message, delay)
+
+    async def _beat(self, job: Job) -> None:
+        """Extend the lock and write phases until the work ends; returns early when it is lost."""
+        written = None
+        with self.tools.queue.bell.listening(job.operation.id) as superseded:
+            while True:
+                await self._pause(job, superseded)
+                superseded.clear()
+                job.shown.clear()
+                if job.phase != written:
+                    await heard(job.ended, self.tools.settle)
+                if job.ended.is_set():
+                    return
+                shown, written = job.phase if job.phase != written else None, job.phase
+                if not await self._extend(job, shown):
+                    return
+
+    async def _pause(self, job: Job, superseded: asyncio.Event) -> None:
+        """Wait for the next beat, a phase, the end of the work, or its being superseded."""
+        waits = [asyncio.create_task(event.wait()) for event in (job.shown, superseded)]
+        try:
+            await asyncio.wait(waits, timeout=self.tools.beat, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _extend(self, job: Job, shown: tuple[Phase, str] | None) -> bool:
+        """Keep the lock, and write the phase if it is a new one; False when the lock is lost.
+
+        A database that is away for a moment does not end the work: the lock may still hold.
+        """
+        try:
+            async with self.tools.database.write() as session:
+                operations = Operations(session)
+                if shown is not None:
+                    values = {"phase": shown[0], "message": shown[1]}
+                    if not await operations.apply_guarded(job.operation.id, job.lock, values):
+                        return False
+                return await operations.extend(job.operation.id, job.lock, self.tools.lock)
+        except Exception:
+            log.exception("operation.beat_failed", operation=job.operation.id)
+            return True
+
+    async def _apply(self, job: Job, outcome: Done | Later) -> bool:
+        """Write the outcome while the lock is held; False: stale."""
+        if isinstance(outcome, Later):
+            async with self.tools.database.write() as session:
+                operations = Operations(session)
+                values = {"message": f"{outcome.message}; trying again"}
+                return await operations.apply_guarded(
+                    job.operation.id, job.lock, values
+                ) and await operations.release(job.operation.id, job.lock, outcome.delay)
+        async with self.tools.gateway.changing():
+            async with self.tools.database.write() as session:
+                if not await Operations(session).finish(
+                    job.operation.id, job.lock, _final(outcome)
+                ):
+                    return False
+                workspaces = Workspaces(session)
+                if outcome.workspace is None:
+                    await workspaces.mark_deleted(job.row.id)
+                else:
+                    await workspaces.update(job.row.id, outcome.workspace)
+                row = await workspaces.get(job.row.id)
+            await self._publish(job, row)
+        if row is not None:
+            await self._catch_up(job, row)
+        self.tools.queue.bell.ring(f"end:{job.operation.id}")
+        return True
+
+    async def _publish(self, job: Job, row: Workspace | None) -> None:
+        """Tell the edge; what fails here the sweep puts right."""
+        try:
+            await self.tools.gateway.publish(row or job.row, gone=row is None)
+        except OSError:
+            log.exception("gateway.publish_failed", workspace_id=job.row.id)
+
+    async def _catch_up(self, job: Job, row: Workspace) -> None:
+        """Put in force what was changed while the machine was starting with older values."""
+        if row.ready and access_of(row) != access_of(job.row):
+            try:
+                await self.tools.reach.put_in_force(row.id)
+            except EngineError as error:
+                log.warning("operation.catch_up_failed", workspace_id=row.id, error=error.message)
+
+    async def _undo(self, operation: Operation) -> None:
+        """Another took over: leave no machine behind if the workspace is gone by now."""
+        async with self.tools.database.read() as session:
+            row = await Workspaces(session).get(operation.workspace_id)
+        if row is None:
+            with suppress(EngineError):
+                await self.tools.engine.delete(operation.workspace_id)
+
+    async def _drop(self, operation: Operation) -> None:
+        """The workspace is gone: end its operation, and any machine that was left."""
+        with suppress(UnknownMachine):
+            await self.tools.engine.delete(operation.workspace_id)
+        async with self.tools.database.write() as session:
+            await Operations(session).finish(
+                operation.id, operation.lock_token or "", _final(Done("The workspace is gone"))
+            )
+
+    async def _crashed(self, operation: Operation) -> None:
+        """Give up on an operation that crashes every pass."""
+        error = {"code": "server_error", "message": "The operation failed inside the server."}
+        async with self.tools.database.write() as session:
+            await Operations(session).finish(
+                operation.id,
+                operation.lock_token or "",
+                _final(Done(error["message"], {}, error)),
+            )
+        self.tools.queue.bell.ring(f"end:{operation.id}")
+
+
+def _final(outcome: Done) -> dict[str, Any]:
+    """The last columns of an operation."""
+    good = outcome.error is None
+    return {
+        "state": OperationState.DONE if good else OperationState.FAILED,
+        "phase": Phase.READY if good else Phase.FAILED,
+        "message": outcome.message,
+        "error": None if outcome.error is None else dict(outcome.error),
+    }

@@ -1,0 +1,35 @@
+"""All pipelines of one process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bastide.pipelines.deletion import Deletion
+from bastide.pipelines.observation import Observation
+from bastide.pipelines.owner import Owner, free_locks
+from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.power import Power
+from bastide.pipelines.provisioning import Provisioning
+from bastide.pipelines.sweep import Sweep
+
+
+class Runner:
+    """Runs every pipeline; `run` is a task of the app's lifespan."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._owner = Owner()
+        self.provisioning = Provisioning(tools, self._owner)
+        self.power = Power(tools, self._owner)
+        self.deletion = Deletion(tools, self._owner)
+        self.observation = Observation(tools)
+        self.sweep = Sweep(tools)
+
+    async def run(self) -> None:
+        """Work until cancelled; takes up at once what a dead process has left."""
+        await free_locks(self._tools.database, self._owner)
+        async with asyncio.TaskGroup() as tasks:
+            for part in (self.provisioning, self.power, self.deletion):
+                tasks.create_task(part.run())
+            tasks.create_task(self.observation.run())
+            tasks.create_task(self.sweep.run())

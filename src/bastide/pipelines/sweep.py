@@ -1,0 +1,105 @@
+"""The sweep: at the start and every minute, differences no event tells of are put right."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from bastide.domain.lifecycle import DesiredState
+from bastide.domain.machine import MachineState
+from bastide.domain.operation import OperationKind
+from bastide.engine.contract import EngineError
+from bastide.pipelines.pipeline import Tools
+from bastide.services.views import WorkspaceView, view_of, views_of
+from bastide.store.database import Duplicate
+from bastide.store.workspaces import Filter, Workspaces
+
+log = structlog.get_logger(__name__)
+
+EVERY = 60.0
+AFTER_A_FAILURE = 5.0
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep found: machines removed, operations begun, entries at the edge."""
+
+    orphans: int
+    begun: int
+    published: int
+
+
+class Sweep:
+    """Brings engine and edge in line with the rows."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                swept = await self.sweep()
+            except EngineError as error:
+                log.info("sweep.postponed", error=error.message)
+                await asyncio.sleep(AFTER_A_FAILURE)
+                continue
+            except Exception:
+                log.exception("sweep.failed")
+                await asyncio.sleep(AFTER_A_FAILURE)
+                continue
+            if swept.orphans or swept.begun:
+                log.info("sweep.done", orphans=swept.orphans, begun=swept.begun)
+            await asyncio.sleep(EVERY)
+
+    async def sweep(self) -> Swept:
+        """One pass.
+
+        The edge comes first: it must be right even while the engine is away.
+
+        Raises:
+            EngineUnavailable: the engine's part could not be done.
+        """
+        published = await self._tools.gateway.resync()
+        machines = await self._tools.engine.poll()
+        # Rows are read after the poll: a machine is made only after its row is committed.
+        async with self._tools.database.read() as session:
+            rows = await Workspaces(session).page(Filter())
+            views = {view.row.id: view for view in await views_of(session, rows)}
+        orphans = begun = 0
+        for status in machines:
+            view = views.get(status.id)
+            if view is None or (view.creation_failed and view.doing is None):
+                log.warning("sweep.orphan", workspace_id=status.id, state=status.state.value)
+                await self._tools.engine.delete(status.id)
+                orphans += 1
+            elif status.state is MachineState.RUNNING and _unwanted(view):
+                begun += await self._begin(view, OperationKind.STOP)
+        for view in views.values():
+            if view.row.desired_state is DesiredState.DELETED and view.doing is None:
+                begun += await self._begin(view, OperationKind.DELETE)
+        return Swept(orphans, begun, published)
+
+    async def _begin(self, view: WorkspaceView, kind: OperationKind) -> bool:
+        """Queue what is missing, unless something else has begun meanwhile."""
+        try:
+            async with self._tools.database.write() as session:
+                row = await Workspaces(session).get(view.row.id)
+                if row is None or row.updated_at != view.row.updated_at:
+                    return False
+                if (await view_of(session, row)).doing is not None:
+                    return False
+                operation = await self._tools.queue.insert(
+                    session, row.id, kind, {"cause": "sweep"}
+                )
+        except Duplicate:
+            return False
+        self._tools.queue.announce(operation)
+        return True
+
+
+def _unwanted(view: WorkspaceView) -> bool:
+    """Whether it runs although nobody wants it to."""
+    return view.doing is None and view.row.desired_state is DesiredState.STOPPED

@@ -1,0 +1,85 @@
+"""A workspace that was asked for and does not exist yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from bastide.domain.config import Config
+from bastide.domain.creation import CreateWorkspace
+from bastide.domain.lifecycle import DesiredState, Mode
+from bastide.domain.machine import ImageInfo
+from bastide.domain.restart import RestartPolicy
+from bastide.services.allowance import Sizes
+from bastide.services.gateway import new_raw_token
+from bastide.store.tables import Workspace
+
+_DEFAULT_CONFIG = {
+    "restart_policy": RestartPolicy.ALWAYS.value,
+    "max_restarts": 0,
+    "static_network": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The checked body, and the account and namespace it is for."""
+
+    body: CreateWorkspace
+    account_id: str
+    namespace: str | None
+
+    @property
+    def config(self) -> Config:
+        """The wanted configuration."""
+        return self.body.config or Config()
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests the same: everything but the key and the waiting."""
+        content = self.body.model_dump(
+            mode="json", exclude={"idempotency_key", "wait_ready", "namespace"}, exclude_none=True
+        )
+        text = json.dumps({**content, "namespace": self.namespace}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def row(self, name: str, slug: str, image: ImageInfo, sizes: Sizes) -> Workspace:
+        """The row to insert."""
+        network: dict[str, Any] = {
+            "allow_internet": True,
+            "public_access": False,
+            "public_access_set": None,
+            "ingress_ports": [],
+        }
+        return Workspace(
+            account_id=self.account_id,
+            namespace=self.namespace,
+            slug=slug,
+            name=name,
+            logo=self.body.logo,
+            image=image.id,
+            mode=self.body.mode or Mode.PERMANENT,
+            config={**_DEFAULT_CONFIG, **self.config.given()},
+            cpus=sizes.cpus,
+            memory_mb=sizes.memory_mb,
+            disk_mb=sizes.disk_mb,
+            desired_state=DesiredState.RUNNING,
+            network={**network, **network_changes(self.config)},
+            raw_token=new_raw_token(),
+            idempotency_key=self.body.idempotency_key,
+        )
+
+
+def network_changes(config: Config) -> dict[str, Any]:
+    """The part of the `network` column that a configuration says something about."""
+    wanted = config.network
+    found: dict[str, Any] = {}
+    if wanted.allow_internet is not None:
+        found["allow_internet"] = wanted.allow_internet
+    if wanted.public is not None:
+        found |= {"public_access": wanted.public, "public_access_set": wanted.public}
+    if wanted.ports is not None:
+        found["ingress_ports"] = list(wanted.ports)
+    return found

@@ -1,0 +1,129 @@
+"""What the edge may do with requests for a workspace, and the tokens that pass it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Protocol
+
+from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState
+from bastide.domain.machine import RUNTIME_PORT, MachineState
+from bastide.edge.maps import GatewayEntry, GatewayState
+from bastide.gateway.tokens import GATEWAY_TTL, WORKSPACE_TTL, Kind, mint
+from bastide.store.database import Database
+from bastide.store.tables import Workspace
+from bastide.store.workspaces import Filter, Workspaces
+
+
+class EdgeMaps(Protocol):
+    """The part of `bastide.edge.Edge` that the control plane changes."""
+
+    async def publish(
+        self,
+        workspace_id: str,
+        address: str | None,
+        generation: int,
+        state: GatewayState,
+        raw_token: str | None,
+    ) -> None:
+        """Put a workspace's entry in force."""
+
+    async def withdraw(self, workspace_id: str) -> None:
+        """Forget a workspace."""
+
+    async def sync(self, entries: Iterable[GatewayEntry]) -> None:
+        """Put these entries in the place of all there are."""
+
+
+def new_raw_token() -> str:
+    """A fresh raw token: 64 hex digits (spec runtime 3.3)."""
+    return secrets.token_hex(32)
+
+
+def gateway_state(row: Workspace) -> GatewayState:
+    """What the edge answers for this workspace (architecture, The edge)."""
+    if not row.runtime_enabled:
+        return "disabled"
+    if not row.network.get("public_access", False):
+        return "closed"
+    up = row.ready and row.observed_state == MachineState.RUNNING
+    return "open" if up and row.address and row.raw_token else "down"
+
+
+def entry_of(row: Workspace) -> GatewayEntry:
+    """The workspace's line in the gateway map."""
+    return GatewayEntry(row.id, row.address, row.generation, gateway_state(row), row.raw_token)
+
+
+class Gateway:
+    """Keeps the edge in step with the rows, and mints tokens.
+
+    `changing` serialises "change the row, tell the edge" with `resync`, which reads all rows:
+    without it a resync could put back what it had read before a change.
+    """
+
+    def __init__(self, database: Database, edge: EdgeMaps, key: str) -> None:
+        self._database = database
+        self._edge = edge
+        self._key = key
+        self._order = asyncio.Lock()
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Hold while a change is committed and published."""
+        async with self._order:
+            yield
+
+    async def publish(self, row: Workspace, *, gone: bool = False) -> None:
+        """Put the row's values in force at the edge; call within `changing`."""
+        if gone or row.deleted_at is not None or row.desired_state is DesiredState.DELETED:
+            await self._edge.withdraw(row.id)
+            return
+        entry = entry_of(row)
+        await self._edge.publish(
+            entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
+        )
+
+    async def forget(self, workspace_id: str) -> None:
+        """Withdraw a workspace: its tokens get 404."""
+        async with self._order:
+            await self._edge.withdraw(workspace_id)
+
+    async def refresh(self, workspace_id: str) -> None:
+        """Publish what the database says now."""
+        async with self._order:
+            async with self._database.read() as session:
+                row = await Workspaces(session).get(workspace_id)
+            if row is None:
+                await self._edge.withdraw(workspace_id)
+            else:
+                await self.publish(row)
+
+    async def resync(self) -> int:
+        """Publish every row and nothing else; how many there are."""
+        async with self._order:
+            async with self._database.read() as session:
+                rows = await Workspaces(session).page(Filter())
+            entries = [
+                entry_of(row) for row in rows if row.desired_state is not DesiredState.DELETED
+            ]
+            await self._edge.sync(entries)
+            return len(entries)
+
+    def token(self, row: Workspace, kind: Kind = "gateway") -> tuple[str, datetime]:
+        """A JWT for the gateway and its end: an hour, or 30 days for kind `workspace`."""
+        ttl = GATEWAY_TTL if kind == "gateway" else WORKSPACE_TTL
+        return mint(
+            self._key,
+            row.id,
+            row.generation,
+            kind,
+            row.address or "0.0.0.0",  # noqa: S104 - a claim for people; nothing routes by it
+            RUNTIME_PORT,
+            ttl,
+            now(),
+        )

@@ -1,0 +1,79 @@
+"""From the row of a workspace to the documents its machine is made by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bastide.domain.instant import now
+from bastide.domain.machine import (
+    MachineSpec,
+    MachineState,
+    MachineStatus,
+    Resources,
+    RuntimeAccess,
+)
+from bastide.domain.network import NetworkPolicy
+from bastide.store.tables import Workspace
+
+
+def policy_of(row: Workspace) -> NetworkPolicy:
+    """The network policy the row asks for."""
+    return NetworkPolicy.model_validate(
+        {key: value for key, value in row.network.items() if key in NetworkPolicy.model_fields}
+    )
+
+
+def access_of(row: Workspace) -> tuple[NetworkPolicy, RuntimeAccess]:
+    """Who may reach the machine, and whether its runtime answers them."""
+    return policy_of(row), RuntimeAccess(
+        enabled=row.runtime_enabled, token=row.raw_token if row.runtime_enabled else None
+    )
+
+
+def spec_of(row: Workspace, pids: int) -> MachineSpec:
+    """Everything the engine needs; `pids` is the most processes of one workspace."""
+    network, runtime = access_of(row)
+    return MachineSpec(
+        id=row.id,
+        image=row.image,
+        hostname=_hostname(row),
+        resources=Resources(cpus=row.cpus, memory_mb=row.memory_mb, disk_mb=row.disk_mb, pids=pids),
+        network=network,
+        runtime=runtime,
+        env={item["key"]: item["value"] for item in row.config.get("env") or ()},
+        cmd=tuple(row.config["cmd"]) if row.config.get("cmd") else None,
+    )
+
+
+def _hostname(row: Workspace) -> str:
+    """The slug as a DNS label, else the id."""
+    label = (row.slug or row.id.replace("_", "-"))[:63].strip("-")
+    return label or "workspace"
+
+
+def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any]:
+    """The columns that hold what was seen of a machine."""
+    running = status.state is MachineState.RUNNING
+    return {
+        "observed_state": status.state.value,
+        "observed_at": at or now(),
+        "observed_exit": None if status.exit is None else status.exit.model_dump(mode="json"),
+        "address": status.address,
+        "boot_id": status.boot_id if running else None,
+        "started_at": status.started_at,
+        "ready": running,
+        "timings": dict(status.timings),
+    }
+
+
+def unobserved(at: datetime | None = None) -> dict[str, Any]:
+    """The columns when the engine knows no such machine."""
+    return {
+        "observed_state": MachineState.ABSENT.value,
+        "observed_at": at or now(),
+        "observed_exit": None,
+        "address": None,
+        "boot_id": None,
+        "ready": False,
+    }

@@ -1,0 +1,116 @@
+"""Start, stop, restart, and another try of a failed creation (spec 4.1, 4.2)."""
+
+from __future__ import annotations
+
+from bastide.domain.errors import Conflict, VmUnavailable
+from bastide.domain.lifecycle import DesiredState
+from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
+from bastide.domain.workspace import Answer, judge
+from bastide.services.allowance import Allowance
+from bastide.services.caller import Caller
+from bastide.services.failures import failure_of_operation
+from bastide.services.queue import Queue
+from bastide.services.views import WorkspaceView, view_of
+from bastide.services.workspaces import WorkspaceService
+from bastide.store.database import Database, Duplicate
+from bastide.store.tables import Operation
+from bastide.store.workspaces import Workspaces
+
+WAIT = 600.0
+_ATTEMPTS = 4
+
+
+class PowerService:
+    """Synchronous power calls: the answer comes when the operation has ended."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: Queue,
+        allowance: Allowance,
+        workspaces: WorkspaceService,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._allowance = allowance
+        self._workspaces = workspaces
+
+    async def start(self, caller: Caller, reference: str, *, force: bool = False) -> WorkspaceView:
+        """Run it; one that runs already is fine.
+
+        Raises:
+            Conflict: another operation is going on, or it was never created.
+            RunningPoolReached: as many run as may.
+            VmUnavailable: it did not start.
+        """
+        return await self._do(caller, reference, OperationKind.START, force=force)
+
+    async def stop(self, caller: Caller, reference: str) -> WorkspaceView:
+        """End it, its disk kept; one that is stopped already is fine.
+
+        Raises:
+            Conflict: another operation is going on.
+            VmUnavailable: it could not be stopped.
+        """
+        return await self._do(caller, reference, OperationKind.STOP)
+
+    async def restart(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Stop, then start; the errors of both."""
+        return await self._do(caller, reference, OperationKind.RESTART)
+
+    async def retry(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Try a failed creation again with the same id and configuration; answers at once.
+
+        Raises:
+            Conflict: the creation did not fail.
+        """
+        view, _ = await self._begin(caller, reference, OperationKind.PROVISION, force=False)
+        return await self._workspaces.get(caller, view.row.id)
+
+    async def _do(
+        self, caller: Caller, reference: str, kind: OperationKind, *, force: bool = False
+    ) -> WorkspaceView:
+        """Begin or join an operation and wait for its end."""
+        view, operation = await self._begin(caller, reference, kind, force=force)
+        if operation is None:
+            return view
+        ended = await self._queue.finished(operation.id, WAIT)
+        if ended.state in UNFINISHED:
+            raise VmUnavailable(
+                f"The {kind} is still going on after {WAIT:.0f} seconds: {ended.message}. "
+                "Look at the workspace's status until it is done."
+            )
+        if ended.state is OperationState.FAILED:
+            raise failure_of_operation(ended)
+        return await self._workspaces.get(caller, view.row.id)
+
+    async def _begin(
+        self, caller: Caller, reference: str, kind: OperationKind, *, force: bool
+    ) -> tuple[WorkspaceView, Operation | None]:
+        """Queue the operation, in one transaction with the decision."""
+        for _ in range(_ATTEMPTS):
+            known = await self._workspaces.get(caller, reference)
+            try:
+                async with self._database.write() as session:
+                    row = caller.require(await Workspaces(session).get(known.row.id))
+                    view = await view_of(session, row)
+                    more = (
+                        kind in {OperationKind.START, OperationKind.RESTART}
+                        and row.desired_state is not DesiredState.RUNNING
+                        and judge(kind, view.condition, force=force).answer is Answer.BEGIN
+                    )
+                    if more:
+                        await self._allowance.count_start(session, row.account_id)
+                    params = view.provision.params if view.provision else {}
+                    operation = await self._queue.request(
+                        session,
+                        view,
+                        kind,
+                        force=force,
+                        params=params if kind is OperationKind.PROVISION else None,
+                    )
+            except Duplicate:
+                continue
+            self._queue.announce(operation, view)
+            return view, operation
+        raise Conflict("The workspace is changing too fast; try again.")

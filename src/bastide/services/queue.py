@@ -1,0 +1,134 @@
+"""Asks for long operations and waits for their end; pipelines do the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.errors import Conflict
+from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState
+from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
+from bastide.domain.workspace import Answer, judge
+from bastide.services.bell import Bell, heard
+from bastide.services.views import WorkspaceView
+from bastide.store.database import Database
+from bastide.store.operations import Operations
+from bastide.store.tables import Operation
+from bastide.store.workspaces import Workspaces
+
+LOOK_AGAIN = 0.5
+"""Seconds between looks at an operation that another process may be working on."""
+
+_MESSAGES = {
+    OperationKind.PROVISION: "Waiting to be created",
+    OperationKind.START: "Waiting to start",
+    OperationKind.STOP: "Waiting to stop",
+    OperationKind.RESTART: "Waiting to restart",
+    OperationKind.DELETE: "Waiting to be deleted",
+}
+_WANTED = {
+    OperationKind.PROVISION: DesiredState.RUNNING,
+    OperationKind.START: DesiredState.RUNNING,
+    OperationKind.RESTART: DesiredState.RUNNING,
+    OperationKind.STOP: DesiredState.STOPPED,
+    OperationKind.DELETE: DesiredState.DELETED,
+}
+
+
+class Queue:
+    """The operations of all workspaces, as requests see them."""
+
+    def __init__(self, database: Database, bell: Bell) -> None:
+        self._database = database
+        self.bell = bell
+
+    async def request(
+        self,
+        session: AsyncSession,
+        view: WorkspaceView,
+        kind: OperationKind,
+        *,
+        force: bool = False,
+        params: Mapping[str, Any] | None = None,
+    ) -> Operation | None:
+        """Queue `kind`, or give the one to wait for; None when there is nothing to do.
+
+        Part of the caller's transaction; call `announce` after its commit.
+
+        Raises:
+            Conflict: the state forbids it; the message says what to do.
+        """
+        verdict = judge(kind, view.condition, force=force)
+        if verdict.answer is Answer.REFUSE:
+            raise Conflict(
+                f"This cannot be done now: {verdict.reason}.", state=view.condition.status.value
+            )
+        if verdict.answer is Answer.NOTHING:
+            return None
+        if verdict.answer is Answer.JOIN:
+            return view.doing
+        if verdict.supersede:
+            await Operations(session).supersede(view.row.id, f"another request took over ({kind})")
+        stopped_by_user = {"user_requested_stop": kind is OperationKind.STOP}
+        await Workspaces(session).update(
+            view.row.id,
+            {"desired_state": _WANTED[kind], "ready": False, **stopped_by_user}
+            if kind is not OperationKind.START
+            else {"desired_state": _WANTED[kind], **stopped_by_user},
+        )
+        return await self.insert(
+            session, view.row.id, kind, {"boot_id": view.row.boot_id, **(params or {})}
+        )
+
+    async def insert(
+        self,
+        session: AsyncSession,
+        workspace_id: str,
+        kind: OperationKind,
+        params: Mapping[str, Any],
+        run_after: datetime | None = None,
+    ) -> Operation:
+        """Queue an operation without asking the rules."""
+        return await Operations(session).insert(
+            Operation(
+                workspace_id=workspace_id,
+                kind=kind,
+                phase=Phase.DELETING if kind is OperationKind.DELETE else Phase.QUEUED,
+                message=_MESSAGES[kind],
+                params=dict(params),
+                run_after=run_after or now(),
+            )
+        )
+
+    def announce(self, operation: Operation | None, view: WorkspaceView | None = None) -> None:
+        """Wake the pipeline of an operation, and the work that it superseded."""
+        if operation is None:
+            return
+        self.bell.ring(operation.kind)
+        if view is not None and view.doing is not None and view.doing.id != operation.id:
+            self.bell.ring(view.doing.id)
+
+    async def finished(self, operation_id: str, seconds: float) -> Operation:
+        """The operation when it has ended, or as it is after `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self.bell.listening(f"end:{operation_id}") as ring:
+            while True:
+                ring.clear()
+                async with self._database.read() as session:
+                    operation = await Operations(session).get(operation_id)
+                if operation is None:
+                    raise Conflict("The workspace was deleted.", state="deleted")
+                left = deadline - asyncio.get_running_loop().time()
+                if operation.state not in UNFINISHED or left <= 0:
+                    return operation
+                await heard(ring, min(LOOK_AGAIN, left))
+
+
+def failed(operation: Operation) -> bool:
+    """Whether it ended badly."""
+    return operation.state is OperationState.FAILED

@@ -1,0 +1,247 @@
+"""Workspaces: create, list, get, update, delete (spec 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.config import Config
+from bastide.domain.creation import CreateWorkspace, UpdateWorkspace
+from bastide.domain.errors import Conflict, FeatureUnavailable
+from bastide.domain.lifecycle import DesiredState, Mode
+from bastide.domain.machine import ImageInfo
+from bastide.domain.names import new_name
+from bastide.domain.operation import OperationKind, OperationState
+from bastide.domain.slug import slug_of, vary_slug
+from bastide.domain.workspace import Status
+from bastide.services.allowance import Allowance, Sizes
+from bastide.services.caller import Caller
+from bastide.services.catalogue import Catalogue
+from bastide.services.draft import Draft, network_changes
+from bastide.services.failures import engine_failures, failure_of_operation
+from bastide.services.queue import Queue
+from bastide.services.reach import Reach, changed_network
+from bastide.services.views import WorkspaceView, view_of, views_of
+from bastide.store.database import Database, Duplicate
+from bastide.store.tables import Workspace
+from bastide.store.workspaces import Filter, Workspaces
+
+WAIT_READY = 600.0
+_ATTEMPTS = 4
+
+
+class WorkspaceService:
+    """The records of workspaces; pipelines do what takes long."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: Queue,
+        catalogue: Catalogue,
+        allowance: Allowance,
+        reach: Reach,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._catalogue = catalogue
+        self._allowance = allowance
+        self._reach = reach
+
+    async def create(self, caller: Caller, body: CreateWorkspace) -> tuple[WorkspaceView, bool]:
+        """A new workspace, or the one an earlier request with the same key made.
+
+        Answers at once unless `wait_ready` is set. The second value is whether it is new.
+
+        Raises:
+            ValidationFailed: unknown image, or a size out of bounds.
+            LimitReached: the account has as many as it may have.
+            Conflict: the slug is taken, or the key was used for another body.
+            CreateFailed: `wait_ready` and the creation failed.
+            VmUnavailable: the engine is away.
+        """
+        draft = Draft(body, caller.account_id, caller.namespace_for_new(body.namespace))
+        known = await self._repeated(caller, draft)
+        if known is None:
+            image = await self._catalogue.resolve(body.image)
+            view, new = await self._insert(caller, draft, image)
+        else:
+            view, new = known, False
+        if body.wait_ready and view.provision is not None:
+            ended = await self._queue.finished(view.provision.id, WAIT_READY)
+            view = await self.get(caller, view.row.id)
+            if ended.state is OperationState.FAILED:
+                raise failure_of_operation(ended)
+        return view, new
+
+    async def get(self, caller: Caller, reference: str) -> WorkspaceView:
+        """One workspace by id or slug.
+
+        Raises:
+            NotFound, Forbidden: none that the caller reaches.
+        """
+        async with self._database.read() as session:
+            row = caller.require(await Workspaces(session).find(caller.account_id, reference))
+            return await view_of(session, row)
+
+    async def page(
+        self,
+        caller: Caller,
+        *,
+        page: int,
+        limit: int,
+        status: Status | None = None,
+        mode: Mode | None = None,
+        namespace: str | None = None,
+    ) -> tuple[list[WorkspaceView], int]:
+        """One page, newest first, and how many there are in all."""
+        visible = caller.visible(namespace)
+        which = Filter(visible.account_id, visible.namespace, visible.ids, mode)
+        offset = (page - 1) * limit
+        async with self._database.read() as session:
+            workspaces = Workspaces(session)
+            if status is None:
+                rows = await workspaces.page(which, limit=limit, offset=offset)
+                return await views_of(session, rows), await workspaces.count(which)
+            # The status shown depends on operations as well, so it is chosen after reading.
+            views = await views_of(session, await workspaces.page(which))
+        found = [view for view in views if view.condition.status is status]
+        return found[offset : offset + limit], len(found)
+
+    async def update(self, caller: Caller, reference: str, body: UpdateWorkspace) -> WorkspaceView:
+        """Change what was given. Sizes, command and environment count from the next start.
+
+        Raises:
+            Conflict: the slug is taken, or the workspace is being deleted.
+            FeatureUnavailable: another disk size.
+            VmUnavailable: the network change is stored and not yet in force.
+        """
+        view = await self.get(caller, reference)
+        config = body.config or Config()
+        image = await self._catalogue.resolve(view.row.image) if _resizes(config) else None
+        try:
+            async with self._database.write() as session:
+                workspaces = Workspaces(session)
+                row = caller.require(await workspaces.get(view.row.id))
+                if row.desired_state is DesiredState.DELETED:
+                    raise Conflict("The workspace is being deleted.", state="deleting")
+                values = await self._changes(session, row, body, config, image)
+                if values:
+                    await workspaces.update(row.id, values)
+        except Duplicate:
+            raise _slug_taken(body.slug) from None
+        if "network" in values:
+            with engine_failures():
+                await self._reach.put_in_force(view.row.id)
+        return await self.get(caller, view.row.id)
+
+    async def delete(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Begin to delete, from whatever state; repeating is harmless."""
+        for _ in range(_ATTEMPTS):
+            view = await self.get(caller, reference)
+            try:
+                async with self._database.write() as session:
+                    row = caller.require(await Workspaces(session).get(view.row.id))
+                    view = await view_of(session, row)
+                    operation = await self._queue.request(session, view, OperationKind.DELETE)
+            except Duplicate:
+                continue
+            self._queue.announce(operation, view)
+            return view
+        raise Conflict("The workspace is changing too fast; try again.")
+
+    async def _repeated(self, caller: Caller, draft: Draft) -> WorkspaceView | None:
+        """What an earlier request with the same idempotency key made."""
+        key = draft.body.idempotency_key
+        if key is None:
+            return None
+        async with self._database.read() as session:
+            row = await Workspaces(session).by_idempotency_key(caller.account_id, key)
+            if row is None:
+                return None
+            view = await view_of(session, caller.require(row))
+        made = view.provision.params.get("digest") if view.provision else None
+        if made != draft.digest:
+            raise Conflict(
+                f"The idempotency_key was used for another workspace ({row.id}) with another "
+                "body. Use a new key, or send the same body.",
+                details={"field": "idempotency_key", "workspace_id": row.id},
+            )
+        return view
+
+    async def _insert(
+        self, caller: Caller, draft: Draft, image: ImageInfo
+    ) -> tuple[WorkspaceView, bool]:
+        """Commit row and operation in one transaction, limits counted in the same one."""
+        name = draft.body.name or new_name()
+        wanted = draft.body.slug
+        slug = wanted or slug_of(name)
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._database.write() as session:
+                    limits = await self._allowance.count_new(session, caller.account_id)
+                    sizes = self._allowance.sizes(draft.config, image, limits)
+                    if wanted is None and await _taken(session, caller.account_id, slug):
+                        slug = vary_slug(slug)
+                    row = await Workspaces(session).insert(draft.row(name, slug, image, sizes))
+                    operation = await self._queue.insert(
+                        session, row.id, OperationKind.PROVISION, {"digest": draft.digest}
+                    )
+            except Duplicate as error:
+                known = await self._repeated(caller, draft)
+                if known is not None:
+                    return known, False
+                if wanted is not None and "slug" in error.constraint:
+                    raise _slug_taken(slug) from None
+                slug = vary_slug(slug)
+                continue
+            self._queue.announce(operation)
+            return WorkspaceView(row, operation, operation), True
+        raise _slug_taken(slug)
+
+    async def _changes(
+        self,
+        session: AsyncSession,
+        row: Workspace,
+        body: UpdateWorkspace,
+        config: Config,
+        image: ImageInfo | None,
+    ) -> dict[str, Any]:
+        """The columns that an update sets."""
+        given = body.model_fields_set
+        values: dict[str, Any] = {
+            field: getattr(body, field) for field in ("slug", "logo") if field in given
+        }
+        if body.name:
+            values["name"] = body.name
+        if image is not None:
+            if config.disk_mb not in {None, row.disk_mb}:
+                raise FeatureUnavailable(
+                    "config.disk_size_mb",
+                    "Changing the size of a disk is not available yet; "
+                    f"leave it out or send {row.disk_mb}.",
+                )
+            limits = await self._allowance.limits(session, row.account_id)
+            now = Sizes(row.cpus, row.memory_mb, row.disk_mb)
+            sizes = self._allowance.sizes(config, image, limits, now)
+            values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb}
+        if stored := config.given():
+            values["config"] = {**row.config, **stored}
+        if network := network_changes(config):
+            values["network"] = changed_network(row, **network)
+        return values
+
+
+def _resizes(config: Config) -> bool:
+    return any(value is not None for value in (config.cpus, config.memory_mb, config.disk_mb))
+
+
+async def _taken(session: AsyncSession, account_id: str, slug: str) -> bool:
+    return await Workspaces(session).find(account_id, slug) is not None
+
+
+def _slug_taken(slug: str | None) -> Conflict:
+    return Conflict(
+        f"The slug {slug!r} is taken by another workspace of the account. Choose another.",
+        details={"field": "slug"},
+    )
