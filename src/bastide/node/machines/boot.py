@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from bastide.domain.machine import CONTROL_PORT, RUNTIME_PORT, MachineSpec
@@ -63,17 +63,28 @@ def boot_document(spec: MachineSpec, boot_id: str, token: str) -> bytes:
 
 async def send(descriptor: int, document: bytes) -> None:
     """Write the boot document and close; a reader that went away is somebody else's news."""
+    rest = memoryview(document)
+    os.set_blocking(descriptor, False)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                await _writable(descriptor)
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+async def _writable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, os.fdopen(descriptor, "wb", buffering=0)
-    )
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
-    with suppress(ConnectionError):
-        writer.write(document)
-        await writer.drain()
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
+    ready = asyncio.Event()
+    loop.add_writer(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(descriptor)
 
 
 class Output:

@@ -128,8 +128,7 @@ class Container(Machine):
             self._console = output.data
             output.close()
             telling.cancel()
-            with suppress(asyncio.CancelledError, OSError):
-                await telling
+            await asyncio.wait((telling,))
         record = record.model_copy(update={"ready": True, "timings": clock.timings()})
         self._directory.keep_console(output.data)
         self._directory.record(record)

@@ -175,7 +175,7 @@ class Fleet:
             boot = await entry.machine.boot(spec, entry.record.digest, ids)
         except Exception as error:
             entry.passing = None
-            text = error.message if isinstance(error, NodeError) else str(error)
+            text = error.message if isinstance(error, NodeError) else repr(error)
             await self._note(entry, error=text)
             self._events.emit(spec.id, "failed", entry.state)
             raise
