@@ -1,0 +1,44 @@
+"""The vendor's npm client, unchanged, does a whole session against the running cloud."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+pytestmark = pytest.mark.cloud
+
+SESSION = Path(__file__).parents[1] / "clients" / "node"
+
+
+class Cloud(Protocol):
+    """What this test needs of the `cloud` fixture."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """`OBLIEN_BASE_URL`, `OBLIEN_GATEWAY_URL`, `OBLIEN_CLIENT_ID`, `OBLIEN_CLIENT_SECRET`."""
+
+
+def test_vendor_client(cloud: Cloud) -> None:
+    """Create, runtime, exec, files, rotate, stop, start, delete, as its users write them."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed (script/test installs them)")
+    environment = {**os.environ, **cloud.environment}
+    lock = SESSION / "package-lock.json"
+    installed = SESSION / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        subprocess.run(["npm", "ci", "--no-progress"], cwd=SESSION, check=True, timeout=300)
+    run = subprocess.run(
+        ["node", "--test", "--test-reporter=spec", "session.mjs"],
+        cwd=SESSION,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert run.returncode == 0, f"{run.stdout[-20_000:]}\n{run.stderr[-2_000:]}"
