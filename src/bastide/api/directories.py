@@ -49,7 +49,7 @@ def make_directories(settings: Settings) -> None:
     """
     for path in (settings.state_dir, settings.run_dir):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    private = (settings.state_dir / "secrets", settings.state_dir / "db")
+    private = (settings.state_dir / "secrets", settings.state_dir / "db", settings.edge_dir)
     if os.geteuid() != 0:
         for path in (*private, settings.api_socket.parent):
             path.mkdir(mode=0o700, exist_ok=True)
