@@ -81,10 +81,9 @@ def idmapped_mounts() -> Finding:
     """Whether a mount can be id-mapped, tried on the root file system."""
     if os.geteuid() != 0:
         return warn("id-mapped mounts", "not tried", "run it with sudo")
-    ranges = ("--map-users=0,100000,65536", "--map-groups=0,100000,65536")
     # The first line tells that the namespace is there; it stays until its input is closed.
     holder = subprocess.Popen(
-        ["unshare", "--user", *ranges, "sh", "-c", "echo; read line"],
+        ["unshare", "--user", "sh", "-c", "echo; read line"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -92,6 +91,8 @@ def idmapped_mounts() -> Finding:
     try:
         if holder.stdout is None or not holder.stdout.readline():
             return fail("id-mapped mounts", "no user namespace could be made", NEW_KERNEL)
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{holder.pid}/{kind}_map").write_text("0 100000 65536\n")
         namespace = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         mount = -1
         try:
