@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FEATURES = (
     "bastide_agent.info",
+    "bastide_agent.proxy.routes",
     "bastide_agent.search.routes",
 )  # fmt: skip
 
