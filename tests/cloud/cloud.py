@@ -1,0 +1,142 @@
+"""A whole cloud for the tests: made through the real command line, beside any other on the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from tests.host.leaks import traces
+
+from bastide.settings import Listen, Machines, Network, Settings
+
+BASTIDE = Path(sys.executable).with_name("bastide")
+CACHE = Path(os.environ.get("BASTIDE_TEST_CACHE", "/var/tmp/bastide-test-cache"))
+RUNNING = "BASTIDE_TEST_RUNNING"
+"""Set to 1: use the cloud that runs on this host, named by BASTIDE_* or by its own settings."""
+DEADLINE = 300.0
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A running cloud: its settings, and the environment that makes clients and CLI use it."""
+
+    settings: Settings
+    server: dict[str, str]
+    environment: dict[str, str]
+
+    def run(
+        self, *args: str, text: str | None = None, check: bool = True, timeout: float = DEADLINE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `bastide ARGS` to its end, `text` on its standard input."""
+        done = subprocess.run(
+            [str(BASTIDE), *args],
+            env=clean_environment() | self.server | self.environment,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            logs = "\n".join(tails(self.settings.state_dir / "log"))
+            raise AssertionError(f"bastide {args}: {done.returncode}\n{done.stderr}\n{logs}")
+        return done
+
+    def json(self, *args: str) -> Any:
+        """What `bastide ARGS --json` prints."""
+        return json.loads(self.run(*args, "--json").stdout)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that names a cloud."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BASTIDE_", "OBLIEN_"))
+    }
+
+
+def tails(directory: Path) -> Iterator[str]:
+    """The end of each log, for a failure's message."""
+    for log in sorted(directory.glob("*.log")):
+        yield f"--- {log.name}"
+        yield from log.read_text(errors="replace").splitlines()[-20:]
+
+
+@contextmanager
+def running_cloud() -> Iterator[Cloud]:
+    """The cloud of this host, left as it was."""
+    server = {name: value for name, value in os.environ.items() if name.startswith("BASTIDE_")}
+    cloud = Cloud(Settings(), server, {})
+    yield Cloud(cloud.settings, server, cloud.json("env"))
+
+
+@contextmanager
+def own_cloud() -> Iterator[Cloud]:
+    """A cloud of its own, taken down afterwards; nothing of it may be left."""
+    with tempfile.TemporaryDirectory(prefix="bastide-cloud-", dir="/var/tmp") as base:
+        Path(base).chmod(0o755)
+        settings = own_settings(Path(base))
+        server = variables(settings)
+        settings.state_dir.mkdir()
+        for name in ("runtime", "bundle", "images"):
+            # What was prepared is shared by all clouds of the tests.
+            (CACHE / name).mkdir(parents=True, exist_ok=True)
+            (settings.state_dir / name).symlink_to(CACHE / name)
+        cloud = Cloud(settings, server, {})
+        try:
+            cloud.run("prepare", timeout=1200)
+            cloud.run("up", "--detach")
+            yield Cloud(settings, server, cloud.json("env"))
+        finally:
+            before = traces(settings)
+            cloud.run("down", "--purge", "--yes")
+            left = {kind: found for kind, found in traces(settings).items() if found}
+            assert not left, f"left on the host: {left}; before: {before}"
+            assert not settings.state_dir.exists()
+            assert not settings.run_dir.exists()
+
+
+def own_settings(base: Path) -> Settings:
+    """Settings that share nothing with another cloud: directories, ports, network, ids."""
+    number = os.getpid() % 50
+    return Settings(
+        state_dir=base / "state",
+        run_dir=base / "run",
+        listen=Listen(api=free_address(), gateway=free_address()),
+        network=Network(
+            subnet=IPv4Network(f"10.{150 + number}.0.0/16"), table=f"bastide_test{os.getpid()}"
+        ),
+        machines=Machines(id_base=2_000_000_000),
+    )
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """The settings as the environment that gives them."""
+    return {
+        "BASTIDE_CONFIG": "/nonexistent",
+        "BASTIDE_STATE_DIR": str(settings.state_dir),
+        "BASTIDE_RUN_DIR": str(settings.run_dir),
+        "BASTIDE_LISTEN__API": settings.listen.api,
+        "BASTIDE_LISTEN__GATEWAY": settings.listen.gateway,
+        "BASTIDE_NETWORK__SUBNET": str(settings.network.subnet),
+        "BASTIDE_NETWORK__TABLE": settings.network.table,
+        "BASTIDE_MACHINES__ID_BASE": str(settings.machines.id_base),
+    }
+
+
+def free_address() -> str:
+    """A loopback address with a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
