@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import uvicorn
 
@@ -47,8 +49,16 @@ def main() -> int:
             timeout_graceful_shutdown=GRACE,
         )
     )
+    # uvicorn gives the signal that ended it to whoever had it before: that end is in order.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     server.run()
     return 0 if server.started else 3
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    sys.exit(0)
 
 
 if __name__ == "__main__":
