@@ -1,0 +1,412 @@
+"""What the generated rules let through, for any policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bastide.domain.machine import CONTROL_PORT
+from bastide.domain.network import NetworkPolicy
+from bastide.node.errors import Invalid
+from bastide.node.network import rules
+from bastide.node.network.names import host_end
+from bastide.node.network.ranges import METADATA, NEVER
+from bastide.node.network.ruleset import Key
+from bastide.settings import PRIVATE_RANGES
+
+from .firewall import Firewall, Packet
+
+SUBNET = IPv4Network("10.211.0.0/16")
+A, B = IPv4Address("10.211.0.2"), IPv4Address("10.211.3.7")
+RESOLVER = IPv4Address("10.99.0.53")
+GATEWAY = IPv4Address("10.211.0.1")
+API, EDGE, ROOT, OTHER = 990, 991, 0, 1000
+PLAN = rules.Plan("t", SUBNET, nameservers=(RESOLVER,), control_users=(ROOT, API), edge_user=EDGE)
+OPENED = replace(PLAN, allow_private=PRIVATE_RANGES)
+PUBLIC = IPv4Address("203.0.113.9")
+
+addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
+inside = st.integers(2, 2**16 - 2).map(lambda offset: SUBNET.network_address + offset)
+ranges = st.one_of(
+    st.sampled_from(["0.0.0.0/0", "10.0.0.0/8", str(SUBNET), "169.254.169.254", "127.0.0.0/8"]),
+    inside.map(str),
+    st.builds(
+        lambda address, length: str(IPv4Network((int(address), length), strict=False)),
+        addresses,
+        st.integers(0, 32),
+    ),
+)
+ports = st.integers(1, 65535)
+open_ports = st.one_of(st.sampled_from([80, 443, 9990, 22]), ports).filter(
+    lambda port: port != CONTROL_PORT
+)
+
+
+def policies(links: st.SearchStrategy[IPv4Address] = inside) -> st.SearchStrategy[NetworkPolicy]:
+    def some(of: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+        return st.lists(of, max_size=5).map(tuple)
+
+    return st.builds(
+        NetworkPolicy,
+        allow_internet=st.booleans(),
+        public_access=st.booleans(),
+        ingress=some(ranges),
+        ingress_ports=some(open_ports),
+        egress=some(ranges),
+        egress_ports=some(ports),
+        links=some(links.map(str)),
+    )
+
+
+# Most draws are the ordinary case, or a property would mostly judge what is dropped anyway.
+protocols = st.sampled_from(["tcp", "tcp", "tcp", "udp", "icmp", "sctp"])
+states = st.sampled_from(["new", "new", "established", "established", "related", "invalid"])
+directions = st.sampled_from(["original", "reply"])
+services = st.one_of(st.sampled_from([22, 53, 80, 443, CONTROL_PORT, 9990]), ports)
+
+
+@st.composite
+def conversations(
+    draw: st.DrawFn,
+    initiator: IPv4Address | st.SearchStrategy[IPv4Address],
+    responder: IPv4Address | st.SearchStrategy[IPv4Address],
+) -> Packet:
+    """Any forwarded packet of a connection between the two, in either direction."""
+    begins = initiator if isinstance(initiator, IPv4Address) else draw(initiator)
+    answers = responder if isinstance(responder, IPv4Address) else draw(responder)
+    direction = draw(directions)
+    source, destination = (begins, answers) if direction == "original" else (answers, begins)
+    return _packet(
+        source,
+        destination,
+        begins,
+        answers,
+        direction=direction,
+        state=draw(states),
+        protocol=draw(protocols),
+        service=draw(services),
+        icmp=draw(st.sampled_from(["echo-request", "destination-unreachable", "redirect"])),
+    )
+
+
+def _packet(
+    source: IPv4Address,
+    destination: IPv4Address,
+    initiator: IPv4Address,
+    responder: IPv4Address,
+    *,
+    direction: str = "original",
+    state: str = "new",
+    protocol: str = "tcp",
+    service: int = 80,
+    icmp: str | None = None,
+    **extra: int | str,
+) -> Packet:
+    packet: dict[Key, int | str | IPv4Address] = {
+        Key.SOURCE: source,
+        Key.DESTINATION: destination,
+        Key.IN: host_end(source) if source in SUBNET else "eth0",
+        Key.OUT: host_end(destination) if destination in SUBNET else "eth0",
+        Key.STATE: state,
+        Key.PROTOCOL: protocol,
+        Key.DIRECTION: direction,
+        Key.INITIATOR: initiator,
+        Key.RESPONDER: responder,
+        Key.SERVICE: service,
+    }
+    if protocol == "icmp" and icmp:
+        packet[Key.ICMP] = icmp
+    if state in {"untracked", "invalid"}:
+        for key in (Key.DIRECTION, Key.INITIATOR, Key.RESPONDER, Key.SERVICE):
+            del packet[key]
+    for name, value in extra.items():
+        packet[Key[name.upper()]] = value
+    return packet
+
+
+def begin(
+    source: IPv4Address, destination: IPv4Address, service: int = 80, **fields: Any
+) -> Packet:
+    """The first packet of a connection, TCP unless `fields` say otherwise."""
+    return _packet(source, destination, source, destination, service=service, **fields)
+
+
+@given(policies(), policies(), conversations(A, addresses | st.just(GATEWAY)))
+def test_a_workspace_never_begins_anything_with_the_host(
+    mine: NetworkPolicy, other: NetworkPolicy, packet: Packet
+) -> None:
+    """No policy lets a workspace's own connection reach a process of the host."""
+    firewall = Firewall(PLAN, {A: mine, B: other})
+    if packet.get(Key.SOURCE) == A:
+        assert not firewall.passes("input", packet)
+
+
+@given(policies(), conversations(GATEWAY, A), services)
+def test_only_answers_at_open_ports_reach_the_host(
+    policy: NetworkPolicy, packet: Packet, service: int
+) -> None:
+    """What a workspace sends to the host is an answer from a port that is open to the host."""
+    firewall = Firewall(PLAN, {A: policy, B: NetworkPolicy()})
+    if packet[Key.SOURCE] == A and firewall.passes("input", packet):
+        assert packet[Key.DIRECTION] == "reply"
+        assert packet[Key.PROTOCOL] == "tcp"
+        if packet[Key.SERVICE] != CONTROL_PORT:
+            assert policy.public_access
+            assert packet[Key.SERVICE] in policy.ingress_ports
+
+
+@given(policies(), policies(st.sampled_from([A, B]) | inside), conversations(A, B))
+def test_neighbours_need_a_link(a: NetworkPolicy, b: NetworkPolicy, packet: Packet) -> None:
+    """A connection between workspaces passes only with a link and an open port."""
+    if Firewall(OPENED, {A: a, B: b}).passes("forward", packet):
+        assert str(A) in b.links
+        assert b.ingress_ports
+        if packet[Key.PROTOCOL] != "icmp":
+            assert packet[Key.SERVICE] in b.ingress_ports
+        else:
+            assert packet[Key.STATE] == "related"
+
+
+@given(policies(inside.filter(lambda address: address != A)), policies(), conversations(A, B))
+def test_no_policy_without_a_link_admits_a_neighbour(
+    b: NetworkPolicy, a: NetworkPolicy, packet: Packet
+) -> None:
+    """`ingress` never stands in for a link, not even 0.0.0.0/0 or the subnet itself."""
+    assert not Firewall(OPENED, {A: a, B: b}).passes("forward", packet)
+
+
+@given(policies(), conversations(A, inside.filter(lambda address: address not in (A, B))))
+def test_unused_addresses_are_no_way_out(policy: NetworkPolicy, packet: Packet) -> None:
+    """An address of the subnet that nobody has is refused, even when 10.0.0.0/8 is opened."""
+    assert not Firewall(OPENED, {A: policy, B: policy}).passes("forward", packet)
+
+
+forbidden = st.one_of(
+    *(
+        st.integers(int(network[0]), int(network[-1])).map(IPv4Address)
+        for network in (*NEVER, *METADATA, *PRIVATE_RANGES)
+    )
+).filter(lambda address: address != RESOLVER and address not in SUBNET)
+
+
+@given(policies(), conversations(A, forbidden))
+def test_forbidden_ranges_are_closed_to_every_policy(policy: NetworkPolicy, packet: Packet) -> None:
+    """Metadata, link-local, loopback, multicast, reserved and private nets are out of reach."""
+    assert not Firewall(PLAN, {A: policy}).passes("forward", packet)
+
+
+@given(policies(), conversations(A, forbidden), st.lists(st.sampled_from(PRIVATE_RANGES)))
+def test_exceptions_open_private_nets_and_nothing_else(
+    policy: NetworkPolicy, packet: Packet, opened: list[IPv4Network]
+) -> None:
+    """`allow_private` opens what it lists and never a metadata address."""
+    plan = rules.Plan("t", SUBNET, allow_private=tuple(opened))
+    if Firewall(plan, {A: policy}).passes("forward", packet):
+        responder = packet[Key.RESPONDER]
+        assert isinstance(responder, IPv4Address)
+        assert any(responder in network for network in opened)
+        assert not any(responder in network for network in (*NEVER, *METADATA))
+
+
+@given(policies(), conversations(A, RESOLVER))
+def test_a_resolver_answers_names_only(policy: NetworkPolicy, packet: Packet) -> None:
+    """A name server in a private net can be asked at port 53 and nowhere else."""
+    passed = Firewall(PLAN, {A: policy}).passes("forward", packet)
+    tracked = packet[Key.STATE] not in {"untracked", "invalid"}
+    asks = tracked and packet[Key.PROTOCOL] in {"tcp", "udp"} and packet[Key.SERVICE] == 53
+    assert passed == asks
+
+
+@given(policies(), conversations(A, st.just(PUBLIC) | addresses))
+def test_outbound_keeps_to_the_policy(policy: NetworkPolicy, packet: Packet) -> None:
+    """What leaves was allowed by `allow_internet`, `egress` and `egress_ports`."""
+    responder = packet.get(Key.RESPONDER)
+    if responder == RESOLVER or not isinstance(responder, IPv4Address) or responder in SUBNET:
+        return
+    if Firewall(PLAN, {A: policy}).passes("forward", packet):
+        assert policy.allow_internet
+        if policy.egress:
+            assert any(responder in IPv4Network(entry) for entry in policy.egress)
+        if policy.egress_ports and packet[Key.PROTOCOL] != "icmp":
+            assert packet[Key.SERVICE] in policy.egress_ports
+
+
+@given(policies(), conversations(st.just(PUBLIC) | addresses, A))
+def test_inbound_keeps_to_the_policy(policy: NetworkPolicy, packet: Packet) -> None:
+    """What comes in from outside has an admitted source and an open port."""
+    if Firewall(PLAN, {A: policy}).passes("forward", packet):
+        initiator = packet[Key.INITIATOR]
+        assert isinstance(initiator, IPv4Address)
+        assert any(initiator in IPv4Network(entry) for entry in policy.ingress)
+        if packet[Key.PROTOCOL] != "icmp":
+            assert packet[Key.SERVICE] in policy.ingress_ports
+
+
+@pytest.mark.parametrize("user", [ROOT, API, EDGE, OTHER])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@given(policies(), services)
+def test_host_processes_reach_only_their_ports(
+    user: int, protocol: str, policy: NetworkPolicy, other: int
+) -> None:
+    """The control port is root's and the api's; open ports are the edge's, when it is admitted."""
+    firewall = Firewall(PLAN, {A: policy})
+    for service in (CONTROL_PORT, other, *policy.ingress_ports):
+        packet = begin(GATEWAY, A, service, protocol=protocol, user=user)
+        if service == CONTROL_PORT:
+            expected = user in {ROOT, API}
+        else:
+            expected = user == EDGE and policy.public_access and service in policy.ingress_ports
+        assert firewall.passes("output", packet) == (expected and protocol == "tcp")
+
+
+@given(policies(), services)
+def test_a_host_connection_ends_with_its_admission(policy: NetworkPolicy, other: int) -> None:
+    """Packets of a connection that is there pass, both ways, while its port is admitted."""
+    firewall = Firewall(PLAN, {A: policy})
+    for service in (CONTROL_PORT, other, *policy.ingress_ports):
+        sent = begin(GATEWAY, A, service, state="established")
+        answer = _packet(A, GATEWAY, GATEWAY, A, direction="reply", service=service)
+        answer = {**answer, Key.STATE: "established"}
+        admitted = policy.public_access and service in policy.ingress_ports
+        expected = admitted or service == CONTROL_PORT
+        assert firewall.passes("output", sent) == expected
+        assert firewall.passes("input", answer) == expected
+
+
+@given(policies(), addresses.filter(lambda address: address != A))
+def test_a_workspace_speaks_only_from_its_address(
+    policy: NetworkPolicy, source: IPv4Address
+) -> None:
+    """Spoofed sources are dropped at the door, and so is everything that is no IPv4."""
+    firewall = Firewall(PLAN, {A: policy, B: policy})
+    assert not firewall.passes("prerouting", {Key.IN: host_end(A), Key.SOURCE: source})
+    assert not firewall.passes("prerouting", {Key.IN: host_end(A)})
+    assert firewall.passes("prerouting", {Key.IN: host_end(A), Key.SOURCE: A})
+
+
+def test_nobody_else_speaks_for_a_workspace() -> None:
+    """A packet with a workspace's address that came another way is dropped."""
+    firewall = Firewall(PLAN, {A: NetworkPolicy()})
+    assert not firewall.passes("prerouting", {Key.IN: "eth0", Key.SOURCE: A})
+    assert firewall.passes("prerouting", {Key.IN: "eth0", Key.SOURCE: PUBLIC})
+
+
+@given(policies(), policies(), conversations(addresses, addresses))
+def test_a_link_without_rules_is_dark(a: NetworkPolicy, b: NetworkPolicy, packet: Packet) -> None:
+    """Through a link the firewall has no rules for, nothing passes in any direction."""
+    firewall = Firewall(PLAN, {A: a, B: b})
+    unknown = host_end(IPv4Address("10.211.9.9"))
+    sent = {**packet, Key.IN: unknown}
+    received = {**packet, Key.OUT: unknown, Key.USER: ROOT}
+    assert not firewall.passes("prerouting", sent)
+    assert not firewall.passes("forward", received)
+    assert not firewall.passes("output", received)
+
+
+def test_an_admitted_packet_goes_through_the_right_link_only() -> None:
+    """A packet for one workspace is dropped on its way into another's link."""
+    linked = NetworkPolicy(links=(str(A),), ingress_ports=(80,), public_access=True)
+    firewall = Firewall(PLAN, {A: NetworkPolicy(), B: linked})
+    packet = begin(A, B, 80)
+    assert firewall.passes("forward", packet)
+    assert not firewall.passes("forward", {**packet, Key.OUT: host_end(A)})
+    from_edge = begin(GATEWAY, B, 80, user=EDGE)
+    assert firewall.passes("output", from_edge)
+    assert not firewall.passes("output", {**from_edge, Key.OUT: host_end(A)})
+
+
+def test_an_error_about_a_stranger_s_connection_does_not_reach_them() -> None:
+    """A workspace cannot send ICMP errors into a connection it is no end of."""
+    stranger = IPv4Address("10.211.0.99")
+    policy = NetworkPolicy()
+    firewall = Firewall(PLAN, {A: policy, stranger: policy})
+    forged = _packet(
+        stranger,
+        A,
+        A,
+        PUBLIC,
+        direction="reply",
+        state="related",
+        protocol="icmp",
+        icmp="destination-unreachable",
+    )
+    assert not firewall.passes("forward", forged)
+    honest = {**forged, Key.SOURCE: PUBLIC, Key.IN: "eth0"}
+    assert firewall.passes("forward", honest)
+
+
+def test_defaults_are_dark_inside_and_open_outside() -> None:
+    """A new workspace reaches the internet and is reached by nobody."""
+    firewall = Firewall(PLAN, {A: NetworkPolicy(), B: NetworkPolicy()})
+    assert firewall.passes("forward", begin(A, PUBLIC, 443))
+    assert not firewall.passes("forward", begin(PUBLIC, A, 80))
+    assert not firewall.passes("forward", begin(B, A, 80))
+
+
+def test_links_point_one_way() -> None:
+    """The target lists its callers; the caller is not opened to the target."""
+    linked = NetworkPolicy(links=(str(A),), ingress_ports=(80,))
+    firewall = Firewall(PLAN, {A: NetworkPolicy(ingress_ports=(80,)), B: linked})
+    assert firewall.passes("forward", begin(A, B, 80))
+    assert firewall.passes("forward", _packet(B, A, A, B, direction="reply"))
+    assert not firewall.passes("forward", begin(A, B, 81))
+    assert not firewall.passes("forward", begin(B, A, 80))
+
+
+def test_egress_lists_narrow_the_internet() -> None:
+    """Only listed ranges and ports are reached; everything means no restriction."""
+    dark = Firewall(PLAN, {A: NetworkPolicy(allow_internet=False, egress=("0.0.0.0/0",))})
+    assert not dark.passes("forward", begin(A, PUBLIC, 443))
+    assert dark.passes("forward", begin(A, RESOLVER, 53))
+    narrow = NetworkPolicy(egress=("203.0.113.0/28",), egress_ports=(443,))
+    firewall = Firewall(PLAN, {A: narrow})
+    assert firewall.passes("forward", begin(A, PUBLIC, 443))
+    assert not firewall.passes("forward", begin(A, PUBLIC, 80))
+    assert not firewall.passes("forward", begin(A, IPv4Address("203.0.113.99"), 443))
+    anywhere = Firewall(PLAN, {A: NetworkPolicy(egress=("0.0.0.0/0", "203.0.113.1"))})
+    assert anywhere.passes("forward", begin(A, IPv4Address("198.51.100.1"), 443))
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (NetworkPolicy(ingress=("example.com",)), "ingress"),
+        (NetworkPolicy(ingress=("host",)), "ingress"),
+        (NetworkPolicy(ingress=("::/0",)), "ingress"),
+        (NetworkPolicy(ingress=("203.0.113.7/24",)), "ingress"),
+        (NetworkPolicy(ingress=("1.1.1.1; flush ruleset",)), "ingress"),
+        (NetworkPolicy(egress=("api.example.com",)), "egress"),
+        (NetworkPolicy(egress=("2001:db8::1",)), "egress"),
+        (NetworkPolicy(links=("203.0.113.7",)), "links"),
+        (NetworkPolicy(links=("10.211.0.1",)), "links"),
+        (NetworkPolicy(links=("10.211.0.0/16",)), "links"),
+        (NetworkPolicy(ingress_ports=(0,)), "ingress_ports"),
+        (NetworkPolicy(ingress_ports=(65536,)), "ingress_ports"),
+        (NetworkPolicy(ingress_ports=(CONTROL_PORT,)), "ingress_ports"),
+        (NetworkPolicy(egress_ports=(-1,)), "egress_ports"),
+    ],
+)
+def test_wrong_entries_are_refused_by_name(policy: NetworkPolicy, field: str) -> None:
+    """An entry that cannot be a rule is refused, and the error names its list."""
+    with pytest.raises(Invalid) as caught:
+        rules.workspace_chains(A, policy, PLAN)
+    assert caught.value.details == {"field": field}
+
+
+@given(policies())
+def test_rules_are_plain_words(policy: NetworkPolicy) -> None:
+    """Only addresses, numbers and our own words get into the text given to nftables."""
+    for line in rules.workspace_commands(A, policy, PLAN):
+        assert "\n" not in line
+        assert ";" not in line
+
+
+def test_removal_names_one_workspace_only() -> None:
+    """Removing a workspace's rules touches no other's and no common chain."""
+    for line in rules.removal_commands([A], PLAN):
+        assert "0ad30002" in line
