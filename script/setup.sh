@@ -2,7 +2,6 @@
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-HOME_OF_COPY=/opt/bastide/checkout
 UV_VERSION=0.13.9
 SYSTEM_PYTHON=/usr/bin/python3
 STARTED=$SECONDS
@@ -41,19 +40,20 @@ need_debian_root() {
 # The api runs as a user without privileges and imports this checkout. In a closed directory
 # (/root, a mktemp directory) it could not, so then all goes on from a copy.
 settle_checkout() { # settle_checkout SCRIPT ARGS...
-    local script=$1 path=$ROOT
+    local script=$1 path=$ROOT copy
     shift
+    copy=/opt/bastide/$(basename "$script")
     while [ "$path" != / ]; do
         if [ $((0$(stat -c %a "$path") & 5)) -ne 5 ]; then
-            note "$path is closed to other users: going on from a copy in $HOME_OF_COPY"
-            mkdir -p "$HOME_OF_COPY"
-            chmod 755 /opt/bastide "$HOME_OF_COPY"
-            find "$HOME_OF_COPY" -mindepth 1 -maxdepth 1 ! -name '.venv*' ! -name node_modules \
+            note "$path is closed to other users: going on from a copy in $copy"
+            mkdir -p "$copy"
+            chmod 755 /opt/bastide "$copy"
+            find "$copy" -mindepth 1 -maxdepth 1 ! -name '.venv*' ! -name node_modules \
                 -exec rm -rf {} +
             (cd "$ROOT" && tar -c --exclude=./.venv --exclude=./.venv-uv --exclude=node_modules .) |
-                tar -x --no-same-owner -C "$HOME_OF_COPY"
-            chmod -R a+rX "$HOME_OF_COPY"
-            exec "$HOME_OF_COPY/$script" "$@"
+                tar -x --no-same-owner -C "$copy"
+            chmod -R a+rX "$copy"
+            exec "$copy/$script" "$@"
         fi
         path=$(dirname "$path")
     done
