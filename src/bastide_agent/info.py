@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bastide_agent.http.message import Request, Response, ok, plain
+from bastide_agent.shell import default_shell
 
 if TYPE_CHECKING:
     from bastide_agent.http.router import Router
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 CAPABILITIES = ("files", "exec")
-SHELLS = ("/bin/bash", "/bin/sh")
-
-
-def default_shell() -> str:
-    """The best shell there is; empty when the image has none."""
-    return next((path for path in SHELLS if os.access(path, os.X_OK)), "")
 
 
 def register(router: Router, runtime: Runtime) -> None:
@@ -30,7 +25,7 @@ def register(router: Router, runtime: Runtime) -> None:
             "arch": os.uname().machine,
             "cpus": len(os.sched_getaffinity(0)),
             "home": runtime.places.env.get("HOME", "/root"),
-            "shell": default_shell(),
+            "shell": default_shell(runtime.places.env.get("SHELL", "")),
             "protocol_version": PROTOCOL_VERSION,
             "capabilities": list(CAPABILITIES),
         }

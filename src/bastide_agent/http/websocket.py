@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
 from bastide_agent.http.errors import ApiError, ClientGoneError
 
 if TYPE_CHECKING:
-    from wsproto import WSConnection
+    from wsproto.connection import Connection
 
     from bastide_agent.http.channel import Channel
     from bastide_agent.http.message import Request
 
 MESSAGE_LIMIT = 1024 * 1024  # bytes of one message from a client
+PONG_LIMIT = 256 * 1024  # bytes waiting above which pings go unanswered
+CLOSE_TIMEOUT = 5.0  # seconds a client may take to answer our close
 TOO_BIG = 1009
+ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %s\r\n\r\n"
+)
 
 
 class WebSocket:
-    """Messages both ways. `pending` bytes have been sent but not taken by the client yet."""
+    """Messages both ways. `pending` bytes have been sent but not taken by the client yet.
 
-    __slots__ = ("_channel", "_closed", "_connection", "_messages", "_parts", "_size")
+    `received` counts the bytes the client sent, pongs included: whether it is alive.
+    """
 
-    def __init__(self, channel: Channel, connection: WSConnection) -> None:
+    __slots__ = (
+        "_channel", "_closed", "_closing", "_connection", "_messages", "_parts", "_size",
+        "received",
+    )  # fmt: skip
+
+    def __init__(self, channel: Channel, connection: Connection) -> None:
         self._channel = channel
         self._connection = connection
         self._messages: deque[str | bytes] = deque()
         self._parts: list[str | bytes] = []
         self._size = 0
+        self._closing = False  # our close has been sent
         self._closed = False
+        self.received = 0
 
     @classmethod
     async def accept(cls, request: Request) -> WebSocket:
@@ -37,59 +52,54 @@ class WebSocket:
         Raises:
             ApiError: 400 or 426 when the request is no WebSocket handshake.
         """
-        from wsproto import ConnectionType, WSConnection  # noqa: PLC0415  (only when needed)
-        from wsproto.events import AcceptConnection  # noqa: PLC0415
-        from wsproto.utilities import RemoteProtocolError  # noqa: PLC0415
+        from wsproto.connection import Connection, ConnectionType  # noqa: PLC0415  (when needed)
+        from wsproto.utilities import generate_accept_token  # noqa: PLC0415
 
-        if "websocket" not in (request.header("upgrade") or "").lower():
-            headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
-            message = "this path speaks WebSocket: send an upgrade request"
-            raise ApiError(426, "upgrade_required", message, headers=headers)
-        connection = WSConnection(ConnectionType.SERVER)
-        try:
-            target = request.raw_path + b"?" + request.raw_query
-            connection.initiate_upgrade_connection(list(request.headers), target)
-            for _ in connection.events():
-                pass
-            answer = connection.send(AcceptConnection())
-        except RemoteProtocolError as error:
-            raise ApiError(400, "bad_request", f"bad WebSocket handshake: {error}") from None
+        # Not wsproto's own handshake: it decodes Host as IDNA, which costs a megabyte and fails
+        # on names that are none.
+        key = handshake_key(request)
         channel = request.take_over()
-        channel.send(answer)
-        return cls(channel, connection)
+        channel.send(ACCEPTED % generate_accept_token(key))
+        return cls(channel, Connection(ConnectionType.SERVER))
 
     async def receive(self) -> str | bytes | None:
-        """The next whole message; None when the client has closed or is gone."""
-        while not self._messages:
+        """The next whole message; None when either side has closed or the client is gone."""
+        while not self._messages or self._closing:
             if self._closed:
                 return None
             data = await self._channel.read()
-            self._take(data or None)
+            self.received += len(data)
+            try:
+                self._take(data)
+            except ClientGoneError:
+                self._closed = True
         return self._messages.popleft()
 
-    def _take(self, data: bytes | None) -> None:
+    def _take(self, data: bytes) -> None:
         from wsproto import events  # noqa: PLC0415
-        from wsproto.utilities import RemoteProtocolError  # noqa: PLC0415
+        from wsproto.connection import ConnectionState  # noqa: PLC0415
 
-        try:
-            self._connection.receive_data(data)
-            for event in self._connection.events():
-                if isinstance(event, events.Ping):
+        if not data:
+            self._closed = True
+            return
+        self._connection.receive_data(data)
+        for event in self._connection.events():
+            if isinstance(event, events.CloseConnection):
+                if self._connection.state is ConnectionState.REMOTE_CLOSING:
                     self._send(event.response())
-                elif isinstance(event, events.Message):
-                    self._part(event.data, finished=event.message_finished)
-                elif isinstance(event, events.CloseConnection):
-                    if not self._closed:
-                        self._send(event.response())
                     self._closed = True
-        except RemoteProtocolError as error:
-            if error.event_hint is not None and data is not None:
-                self._send(error.event_hint)
-            self._closed = True
-        except ClientGoneError:
-            self._closed = True
-        if data is None:
-            self._closed = True
+                elif self._closing:  # the answer to our close
+                    self._closed = True
+                else:  # the bytes break the protocol
+                    self.close(event.code, event.reason or "")
+                return
+            if self._closing:
+                continue
+            if isinstance(event, events.Ping):
+                if self.pending <= PONG_LIMIT:
+                    self._send(event.response())
+            elif isinstance(event, events.Message):
+                self._part(event.data, finished=event.message_finished)
 
     def _part(self, data: str | bytes | bytearray, *, finished: bool) -> None:
         part = data if isinstance(data, str) else bytes(data)
@@ -116,7 +126,7 @@ class WebSocket:
         """
         from wsproto.events import BytesMessage, TextMessage  # noqa: PLC0415
 
-        if self._closed:
+        if self._closing or self._closed:
             raise ClientGoneError("the WebSocket is closed")
         if isinstance(message, str):
             self._send(TextMessage(data=message))
@@ -133,10 +143,14 @@ class WebSocket:
         await self._channel.drain()
 
     def ping(self) -> None:
-        """Ask for a pong, so that a dead client is noticed."""
+        """Ask for a pong, so that a dead client is noticed.
+
+        Raises:
+            ClientGoneError: the client is gone.
+        """
         from wsproto.events import Ping  # noqa: PLC0415
 
-        if not self._closed:
+        if not self._closing and not self._closed:
             self._send(Ping())
 
     @property
@@ -145,10 +159,44 @@ class WebSocket:
         return self._channel.pending
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close with a code and a reason (at most 123 bytes)."""
+        """Close with a code and a reason (at most 123 bytes); `receive` ends with the answer.
+
+        A client that does not answer in time is cut off: closing the connection at once could
+        destroy the code on its way.
+
+        Raises:
+            ClientGoneError: the client is gone.
+        """
         from wsproto.events import CloseConnection  # noqa: PLC0415
 
-        if not self._closed:
-            self._closed = True
+        if not self._closing and not self._closed:
+            self._closing = True
+            self._messages.clear()
+            self._parts.clear()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._channel.abort)
             self._send(CloseConnection(code=code, reason=reason))
-            self._channel.close()
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._channel.abort()
+
+
+def handshake_key(request: Request) -> bytes:
+    """The client's key (RFC 6455, 4.2.1).
+
+    Raises:
+        ApiError: 426 when no WebSocket of version 13 is asked for, 400 when the key is wrong.
+    """
+    upgrade = (request.header("upgrade") or "").lower()
+    tokens = (request.header("connection") or "").lower().replace(" ", "").split(",")
+    if upgrade != "websocket" or "upgrade" not in tokens:
+        message = "this path speaks WebSocket: send an upgrade request"
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        raise ApiError(426, "upgrade_required", message, headers=headers)
+    if request.header("sec-websocket-version") != "13":
+        message = "only version 13 of the WebSocket protocol is spoken here"
+        raise ApiError(426, "upgrade_required", message, headers={"Sec-WebSocket-Version": "13"})
+    key = request.header("sec-websocket-key") or ""
+    if len(key) != 24 or not key.isascii() or not key.endswith("=="):
+        raise ApiError(400, "bad_request", "Sec-WebSocket-Key must be 16 bytes in base64")
+    return key.encode("ascii")

@@ -1,0 +1,1 @@
+"""Terminals: programs on pseudo-terminals that outlive the clients that watch them."""

@@ -1,0 +1,1 @@
+"""Watchers: changes below a directory, told as they happen."""

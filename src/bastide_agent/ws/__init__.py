@@ -1,0 +1,1 @@
+"""`/ws`: the one connection that carries terminals and watchers."""
