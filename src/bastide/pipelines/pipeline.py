@@ -135,33 +135,34 @@ class Pipeline(ABC):
                 while True:
                     await slots.acquire()
                     ring.clear()
-                    operation = await self.take()
-                    if operation is None:
+                    taken = await self.take()
+                    if taken is None:
                         slots.release()
                         await heard(ring, self.tools.poll)
                         continue
-                    task = tasks.create_task(self.handle(operation))
+                    task = tasks.create_task(self.handle(*taken))
                     task.add_done_callback(lambda _: slots.release())
 
-    async def take(self) -> Operation | None:
+    async def take(self) -> tuple[Operation, Workspace | None] | None:
         """Lock the next free operation; None when there is none or the database is away."""
         try:
             async with self.tools.database.write() as session:
-                return await Operations(session).lock_next(
+                operation = await Operations(session).lock_next(
                     self._owner.name, self.tools.lock, self.kinds
                 )
+                if operation is None:
+                    return None
+                return operation, await Workspaces(session).get(operation.workspace_id)
         except Exception:
             log.exception("pipeline.take_failed", kinds=self.kinds)
             return None
 
-    async def handle(self, operation: Operation) -> None:
+    async def handle(self, operation: Operation, row: Workspace | None) -> None:
         """Work one locked operation to its end, or leave it for another pass."""
         logger = log.bind(
             workspace_id=operation.workspace_id, operation=operation.id, kind=operation.kind.value
         )
         try:
-            async with self.tools.database.read() as session:
-                row = await Workspaces(session).get(operation.workspace_id)
             if row is None or operation.lock_token is None:
                 await self._drop(operation)
                 return

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.errors import Conflict
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
+from bastide.domain.operation import UNFINISHED, OperationKind, Phase
 from bastide.domain.workspace import Answer, judge
 from bastide.services.bell import Bell, heard
 from bastide.services.views import WorkspaceView
@@ -118,17 +118,12 @@ class Queue:
         deadline = asyncio.get_running_loop().time() + seconds
         with self.bell.listening(f"end:{operation_id}") as ring:
             while True:
+                left = deadline - asyncio.get_running_loop().time()
+                await heard(ring, min(LOOK_AGAIN, left))
                 ring.clear()
                 async with self._database.read() as session:
                     operation = await Operations(session).get(operation_id)
                 if operation is None:
                     raise Conflict("The workspace was deleted.", state="deleted")
-                left = deadline - asyncio.get_running_loop().time()
                 if operation.state not in UNFINISHED or left <= 0:
                     return operation
-                await heard(ring, min(LOOK_AGAIN, left))
-
-
-def failed(operation: Operation) -> bool:
-    """Whether it ended badly."""
-    return operation.state is OperationState.FAILED
