@@ -23,6 +23,8 @@ from bastide.node.network import Network
 from bastide.node.sweep import Swept, sweep
 from bastide.settings import Settings
 
+FIRST_SWEEP_SECONDS = 15.0
+"""A runtime that an earlier node had started may still have been at work at our own start."""
 SWEEP_SECONDS = 300.0
 _log = structlog.get_logger(__name__)
 
@@ -71,8 +73,10 @@ class Node:
         return await sweep(self.host, self.fleet)
 
     async def _sweep_often(self) -> None:
+        pause = FIRST_SWEEP_SECONDS
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(pause)
+            pause = SWEEP_SECONDS
             try:
                 await self.sweep()
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
