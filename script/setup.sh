@@ -126,7 +126,7 @@ python_environment() { # python_environment [uv sync options]
     if [ ! -x "$uv" ] || [ "$("$uv" --version | cut -d' ' -f2)" != "$UV_VERSION" ]; then
         note "fetching uv $UV_VERSION, which installs exactly what uv.lock says"
         "$SYSTEM_PYTHON" -m venv --clear "$ROOT/.venv-uv"
-        "$ROOT/.venv-uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
+        "$ROOT/.venv-uv/bin/pip" install -qq --disable-pip-version-check "uv==$UV_VERSION" ||
             fail "uv could not be installed from the Python package index" \
                 "check the network and pip's settings, then run this again"
     fi

@@ -127,6 +127,7 @@ def test_halt_ends_what_a_dead_supervisor_left(
     before.supervisor.signal(signal.SIGKILL)
     processes(before)["guard"].signal(signal.SIGKILL)
     assert before.supervisor.wait(DEADLINE)
+    assert processes(before)["guard"].wait(DEADLINE)
     assert halt(tmp_path) == ["second", "first"]
     assert not any(process.alive for process in processes(before).values())
     assert halt(tmp_path) == []

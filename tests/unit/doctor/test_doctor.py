@@ -1,0 +1,73 @@
+"""Checks of the host that can be tried anywhere."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from bastide.doctor import examine, network, programs, storage
+from bastide.settings import Listen, Network, Settings
+
+
+def test_every_finding_says_something(tmp_path: Path) -> None:
+    """Each check ends in a finding; whatever fails says what to do."""
+    found = examine(Settings(state_dir=tmp_path, run_dir=tmp_path))
+    names = [finding.name for finding in found]
+    assert len(names) == len(set(names))
+    assert all(finding.says for finding in found)
+    assert all(finding.todo for finding in found if finding.level == "fail")
+
+
+def test_a_taken_port_fails_and_a_free_one_does_not(tmp_path: Path) -> None:
+    """A port held by somebody else is told with the setting that moves it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(run_dir=tmp_path, listen=Listen(api=address))
+        finding = next(network.ports(settings))
+        assert finding.level == "fail"
+        assert "listen.api" in finding.todo
+    assert next(network.ports(settings)).level == "ok"
+
+
+def test_a_subnet_in_use_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route of the host inside the workspaces' network is found; our own are not."""
+    routes = [("eth0", IPv4Network("10.201.4.0/24"))]
+    monkeypatch.setattr(network, "_routes", lambda: iter(routes))
+    settings = Settings(network=Network(subnet=IPv4Network("10.201.0.0/16")))
+    assert network.subnet(settings).level == "fail"
+    routes[:] = [("bt1", IPv4Network("10.201.0.5/32")), ("eth0", IPv4Network("0.0.0.0/0"))]
+    assert network.subnet(settings).level == "ok"
+
+
+def test_missing_programs_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lacks is told by the Debian package that brings it."""
+    monkeypatch.setattr(programs, "PROGRAMS", {"no-such-program": "the-package"})
+    finding = programs.debian()
+    assert finding.level == "fail"
+    assert "the-package" in finding.todo
+
+
+def test_an_unprepared_host_fails(tmp_path: Path) -> None:
+    """Runtime, bundle and image are missed, each with the command that makes them."""
+    settings = Settings(state_dir=tmp_path)
+    for finding in (programs.runtime(settings), programs.prepared(settings)):
+        assert (finding.level, finding.todo) == ("fail", "bastide prepare")
+
+
+def test_missing_users_are_named() -> None:
+    """A user that does not exist is told with the command that makes it."""
+    finding = programs.users(Settings(user="no-such-user"))
+    assert finding.level == "fail"
+    assert "useradd" in finding.todo
+    assert "no-such-user" in finding.todo
+
+
+def test_space_is_looked_up_above_an_absent_directory(tmp_path: Path) -> None:
+    """The nearest existing directory tells the file system."""
+    finding = storage.space(Settings(state_dir=tmp_path / "a" / "b"))
+    assert "GiB free" in finding.says
