@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -12,6 +13,7 @@ from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind
 from bastide.engine.contract import EngineError
 from bastide.pipelines.pipeline import Tools
+from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView, view_of, views_of
 from bastide.store.database import Duplicate
 from bastide.store.workspaces import Filter, Workspaces
@@ -76,20 +78,36 @@ class Sweep:
                 await self._tools.engine.delete(status.id)
                 orphans += 1
             elif status.state is MachineState.RUNNING and _unwanted(view):
-                begun += await self._begin(view, OperationKind.STOP)
+                begun += await self._begin(view, OperationKind.STOP, _unwanted)
         for view in views.values():
-            if view.row.desired_state is DesiredState.DELETED and view.doing is None:
-                begun += await self._begin(view, OperationKind.DELETE)
+            if _undeleted(view):
+                begun += await self._begin(view, OperationKind.DELETE, _undeleted)
+        await self._catch_up([view for view in views.values() if _behind(view)])
         return Swept(orphans, begun, published)
 
-    async def _begin(self, view: WorkspaceView, kind: OperationKind) -> bool:
-        """Queue what is missing, unless something else has begun meanwhile."""
+    async def _catch_up(self, views: list[WorkspaceView]) -> None:
+        """Put in force what a crash or a silent agent has left undone; a few at a time."""
+        slots = asyncio.Semaphore(8)
+
+        async def one(workspace_id: str) -> None:
+            async with slots:
+                try:
+                    await self._tools.reach.put_in_force(workspace_id)
+                except EngineError as error:
+                    log.warning("sweep.behind", workspace_id=workspace_id, error=error.message)
+
+        async with asyncio.TaskGroup() as tasks:
+            for view in views:
+                tasks.create_task(one(view.row.id))
+
+    async def _begin(
+        self, seen: WorkspaceView, kind: OperationKind, due: Callable[[WorkspaceView], bool]
+    ) -> bool:
+        """Queue what is missing, if it still is."""
         try:
             async with self._tools.database.write() as session:
-                row = await Workspaces(session).get(view.row.id)
-                if row is None or row.updated_at != view.row.updated_at:
-                    return False
-                if (await view_of(session, row)).doing is not None:
+                row = await Workspaces(session).get(seen.row.id)
+                if row is None or not due(await view_of(session, row)):
                     return False
                 operation = await self._tools.queue.insert(
                     session, row.id, kind, {"cause": "sweep"}
@@ -103,3 +121,13 @@ class Sweep:
 def _unwanted(view: WorkspaceView) -> bool:
     """Whether it runs although nobody wants it to."""
     return view.doing is None and view.row.desired_state is DesiredState.STOPPED
+
+
+def _undeleted(view: WorkspaceView) -> bool:
+    """Whether it should be gone and nobody works on that."""
+    return view.doing is None and view.row.desired_state is DesiredState.DELETED
+
+
+def _behind(view: WorkspaceView) -> bool:
+    """Whether its machine runs with older access than its row says."""
+    return view.doing is None and view.row.ready and bool(view.row.network.get(PENDING))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from bastide.store.workspaces import Workspaces
 from tests.api.workspaces.cloud import Cloud
+
+from bastide.store.workspaces import Workspaces
 
 
 async def test_lists_are_paged_and_filtered(cloud: Cloud) -> None:
