@@ -54,6 +54,13 @@ def test_exec_ends_with_the_commands_own_code(
     assert done.returncode == code
 
 
+def test_exec_of_no_program_ends_with_127(cloud: Cloud, workspace: Workspace) -> None:
+    """A command that does not exist ends as it does in a shell, and is named."""
+    done = cloud.run("ws", "exec", workspace.id, "--", "no-such-program", check=False)
+    assert done.returncode == 127
+    assert "no-such-program" in done.stderr
+
+
 def test_exec_keeps_the_streams_apart(cloud: Cloud, workspace: Workspace) -> None:
     """Standard output and error arrive on their own streams, byte for byte."""
     script = "printf 'out\\000\\n'; printf err >&2"

@@ -64,7 +64,10 @@ def _fault(error: BastideError) -> Fault:
             where = f"{field}: " if field and field not in error.message else ""
             hint = error.details.get("hint")
             todo = hint if isinstance(hint, str) else TODO.get(error.code)
-            return Fault(f"{where}{error} ({error.code})", todo, request_id=error.request_id)
+            # As a shell does it: 127 is a command that could not be run.
+            code = 127 if error.code == "exec_failed" else 1
+            said = f"{where}{error} ({error.code})"
+            return Fault(said, todo, request_id=error.request_id, code=code)
         case client.ProvisioningFailed():
             return Fault(f"{error} ({error.code})", "delete it, or see bastide status and the logs")
         case client.ConnectionFailed():

@@ -82,8 +82,23 @@ def _feed(runtime: Runtime, task: str) -> None:
     # A command that has ended takes no more input, and a closed client sends none.
     with contextlib.suppress(BastideError, RuntimeError, OSError):
         while not _interactive() and (data := os.read(0, CHUNK)):
-            runtime.exec.write(task, data)
+            _give(runtime, task, data)
         runtime.exec.write(task, b"", eof=True)
+
+
+def _give(runtime: Runtime, task: str, data: bytes) -> None:
+    """All of `data`, however slowly the command reads."""
+    from bastide.client import ConflictError
+
+    while data:
+        try:
+            runtime.exec.write(task, data)
+        except ConflictError as error:
+            if error.code != "input_stalled":
+                raise
+            data = data[int(error.details.get("bytes_written", 0)) :]
+        else:
+            return
 
 
 def _interactive() -> bool:
