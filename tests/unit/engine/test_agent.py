@@ -1,0 +1,100 @@
+"""The link to agents does not trust what answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bastide.domain.machine import ControlAddress
+from bastide.engine import agent as link
+from bastide.engine.agent import AgentUnavailable, HttpAgent
+
+TOKEN = "ab" * 16
+
+
+@asynccontextmanager
+async def workspace(*parts: bytes, endless: bool = False) -> AsyncIterator[ControlAddress]:
+    """Something inside a workspace that answers with these bytes, the last one for ever."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            while endless:
+                writer.write(parts[-1])
+                await writer.drain()
+                await asyncio.sleep(0)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield ControlAddress(address="127.0.0.1", port=port, token=TOKEN)
+
+
+def ok(body: bytes) -> bytes:
+    """An ordinary answer."""
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body
+
+
+async def test_an_agent_is_understood() -> None:
+    """Health and runtime answers are read."""
+    client = HttpAgent()
+    async with workspace(ok(b'{"status": "ok", "boot_id": "b1", "uptime": 2.5}')) as control:
+        assert (await client.health(control)).boot_id == "b1"
+    async with workspace(ok(b'{"enabled": true, "running": true, "port": 9990}')) as control:
+        told = await client.set_runtime(control, enabled=True, token=TOKEN)
+        assert (told.enabled, told.running) == (True, True)
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"nonsense",
+        ok(b""),
+        ok(b"[]"),
+        ok(b'{"boot_id": 5}'),
+        ok(b"x" * (link.MAX_ANSWER_BYTES + 1)),
+        b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+async def test_strange_answers_are_refused(part: bytes) -> None:
+    """Whatever is not the documented answer is an error, and no redirect is followed."""
+    client = HttpAgent()
+    async with workspace(part) as control:
+        with pytest.raises(AgentUnavailable):
+            await client.health(control)
+    await client.close()
+
+
+async def test_an_endless_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a flood nor a trickle of bytes holds the control plane."""
+    monkeypatch.setattr(link, "TIMEOUT", 0.3)
+    client = HttpAgent()
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    for chunk in (b"1000\r\n" + b"x" * 0x1000 + b"\r\n", b"1\r\nx\r\n"):
+        async with workspace(head, chunk, endless=True) as control:
+            with pytest.raises(AgentUnavailable):
+                await client.health(control)
+    await client.close()
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    """A closed port is an error that says what to do."""
+    async with workspace(b"") as control:
+        pass
+    client = HttpAgent()
+    with pytest.raises(AgentUnavailable, match="restart"):
+        await client.health(control)
+    await client.close()
