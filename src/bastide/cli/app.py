@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bastide.cli import account, doctor, down, env, key, prepare, status, up, workspace
+from bastide.cli import account, config, doctor, down, env, key, prepare, status, up, workspace
 from bastide.cli.fault import Fault
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(workspace.app, name="workspace")
 app.add_typer(workspace.app, name="ws", hidden=True)
 app.add_typer(key.app, name="key")
 app.add_typer(account.app, name="account")
+app.add_typer(config.app, name="config")
 
 
 def _version(*, value: bool) -> None:
