@@ -89,8 +89,11 @@ def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address,
             _write(_HOST_END, name)
             index = _index(netlink, name)
             netlink.addr("add", index=index, address=str(gateway), prefixlen=32)
-            run_inside(namespace, lambda: _configure_inside(address, gateway))
             netlink.link("set", index=index, state="up")
+            run_inside(namespace, lambda: _configure_inside(address, gateway))
+            # The end that came up first drops packets until the kernel has noticed that it has
+            # a carrier, which it does in its own time, or when it is asked.
+            netlink.link("get", index=index)
             # Permanent: not counted against the neighbour table, which is small.
             netlink.neigh(
                 "add", dst=str(address), lladdr=_mac("02", address), ifindex=index, state=0x80

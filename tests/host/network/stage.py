@@ -1,0 +1,172 @@
+"""A small world of network namespaces: machines, and an internet that is no internet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bastide.domain.network import NetworkPolicy
+from bastide.node.network import Network
+
+GUEST = Path(__file__).with_name("guest.py")
+TABLE = "bastide_test_net"
+SUBNET = "10.211.0.0/16"
+UPLINK = "tnet0"
+HOST = "203.0.113.1"  # the host's address towards the internet of the tests
+INTERNET = "203.0.113.2"
+ELSEWHERE = "198.51.100.7"
+RESOLVER = "203.0.113.53"
+METADATA = "169.254.169.254"
+PRIVATE = "172.31.77.7"
+OPENED = "192.168.77.7"  # private, and listed in network.allow_private
+ALIBABA = "100.100.100.200"
+AZURE = "168.63.129.16"
+OUTSIDE = (INTERNET, ELSEWHERE, RESOLVER, METADATA, PRIVATE, OPENED, ALIBABA, AZURE)
+
+
+class Guest:
+    """A process in namespaces of its own that does what it is told."""
+
+    def __init__(self, *unshare: str, user: int | None = None) -> None:
+        argv = [sys.executable, "-I", str(GUEST)]
+        self.process = subprocess.Popen(
+            ["unshare", *unshare, *argv] if unshare else argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user=user,
+        )
+        assert self._answer() == "ready"
+
+    @property
+    def pid(self) -> int:
+        """The process whose namespaces these are."""
+        return self.process.pid
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**arguments: Any) -> Any:
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps({"do": name, **arguments}) + "\n")
+            self.process.stdin.flush()
+            return self._answer()
+
+        return call
+
+    def reach(self, host: str, port: int = 80, **options: Any) -> str:
+        """How a TCP connect with an exchange ends."""
+        return str(self.connect(host=host, port=port, **options))
+
+    def close(self) -> None:
+        """End the process and with it the namespaces."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
+class Machine(Guest):
+    """A guest with its own user and network namespace, as runc makes them."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        super().__init__("--user", "--map-root-user", "--net")
+        self.name = name
+        self.ip = str(network.reserve(name))
+
+
+class Stage:
+    """Makes machines on a network and clears them away."""
+
+    def __init__(self, network: Network, internet: Guest) -> None:
+        self.network = network
+        self.internet = internet
+        self.machines: list[Machine] = []
+
+    async def machine(self, policy: NetworkPolicy | None = None, *, serve: int = 80) -> Machine:
+        """A new attached machine that listens on a port."""
+        machine = Machine(self.network, f"ws_{len(self.machines):08x}")
+        self.machines.append(machine)
+        await self.network.attach(machine.name, machine.pid, policy or NetworkPolicy())
+        machine.serve(port=serve)
+        return machine
+
+    async def clear(self) -> None:
+        """Detach and end every machine."""
+        for machine in self.machines:
+            await self.network.detach(machine.name)
+            self.network.release(machine.name)
+            machine.close()
+        self.machines.clear()
+
+
+@contextlib.contextmanager
+def internet() -> Iterator[Guest]:
+    """A namespace with every address of `OUTSIDE`, routed to from the host and nowhere else."""
+    guest = Guest("--net")
+    inside = ["nsenter", "--net", "--target", str(guest.pid), "ip", "-batch", "-"]
+    pair = f"link add {UPLINK} type veth peer name eth0 netns {guest.pid}"
+    try:
+        _ip(
+            ["ip", "-batch", "-"],
+            pair,
+            f"addr add {HOST}/32 dev {UPLINK}",
+            f"link set {UPLINK} up",
+            *(f"route add {address}/32 dev {UPLINK} src {HOST}" for address in OUTSIDE),
+        )
+        _ip(
+            inside,
+            "link set lo up",
+            "link set eth0 up",
+            *(f"addr add {address}/32 dev eth0" for address in OUTSIDE),
+            f"route add {HOST}/32 dev eth0 src {INTERNET}",
+            f"route add default via {HOST} dev eth0 onlink src {INTERNET}",
+        )
+        guest.write(path="/proc/sys/net/ipv4/ping_group_range", text="0 2147483647")
+        for address in OUTSIDE:  # one socket each: a datagram is answered from where it went
+            for port in (53, 80, 443):
+                guest.serve(port=port, address=address)
+        yield guest
+    finally:
+        subprocess.run(["ip", "link", "delete", UPLINK], check=False, capture_output=True)
+        guest.close()
+
+
+def leftovers() -> list[str]:
+    """What a test left in the host's network."""
+    found = [path.name for path in Path("/sys/class/net").glob("bw0ad3*")]
+    routes = run("ip", "route", "show", "table", "all")
+    found += [line for line in routes.splitlines() if "10.211." in line]
+    tables = run("nft", "list", "tables")
+    found += [line for line in tables.splitlines() if line.endswith(f" {TABLE}")]
+    return found
+
+
+def run(*argv: str) -> str:
+    """What a command prints; it must succeed."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def uplink_hardware() -> str:
+    """The hardware address, in hex, of the host's end towards the tests' internet."""
+    return Path(f"/sys/class/net/{UPLINK}/address").read_text().replace(":", "")
+
+
+def host_ipv6() -> list[str]:
+    """IPv6 addresses on the host's ends of the tests' links."""
+    lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    return [line for line in lines if "bw0ad3" in line]
+
+
+def _ip(argv: list[str], *lines: str) -> None:
+    subprocess.run(argv, input="\n".join(lines) + "\n", text=True, check=True)
