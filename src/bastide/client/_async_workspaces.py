@@ -10,7 +10,7 @@ from typing import Any
 from bastide.client import _workspace_calls as calls
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._errors import WaitTimeout
-from bastide.client._models import Image, Lifecycle, Mode, Workspace, WorkspacePage
+from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 from bastide.client._session import AsyncSession
 from bastide.client._tokens import Tokens
 
@@ -135,6 +135,10 @@ class AsyncWorkspaces:
     async def lifecycle(self, workspace: str) -> Lifecycle:
         """Mode, status, restart policy and uptime."""
         return await self._api.send(calls.lifecycle(workspace))
+
+    async def info(self, workspace: str) -> MachineInfo:
+        """Tier, state and boot timings of its machine."""
+        return await self._api.send(calls.info(workspace))
 
     async def wait_ready(
         self,

@@ -107,6 +107,15 @@ class Lifecycle(Model):
     uptime: float | None = None
 
 
+class MachineInfo(Model):
+    """What runs a workspace now; the stages of its last boot in milliseconds."""
+
+    status: str
+    tier: str | None = None
+    tier_reason: str | None = None
+    boot_timings_ms: dict[str, float] = Field(default_factory=dict)
+
+
 class Image(Model):
     """One image of the catalogue."""
 

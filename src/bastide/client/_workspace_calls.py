@@ -8,7 +8,7 @@ from typing import Any
 
 from bastide.client._call import LONG_TIMEOUT, Call, part
 from bastide.client._errors import ProvisioningFailed
-from bastide.client._models import Image, Lifecycle, Mode, Workspace, WorkspacePage
+from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 
 
 def create(
@@ -86,6 +86,11 @@ def power(workspace: str, verb: str, body: Mapping[str, Any] | None = None) -> C
 def lifecycle(workspace: str) -> Call[Lifecycle]:
     """Mode, status, restart policy and uptime."""
     return Call("GET", f"/workspace/{part(workspace)}/lifecycle", Lifecycle.model_validate)
+
+
+def info(workspace: str) -> Call[MachineInfo]:
+    """Tier, state and boot timings of its machine."""
+    return Call("GET", f"/workspace/{part(workspace)}/info", MachineInfo.model_validate)
 
 
 def runtime_status(workspace: str) -> Call[bool]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bastide.client import _workspace_calls as calls
 from bastide.client._errors import WaitTimeout
-from bastide.client._models import Image, Lifecycle, Mode, Workspace, WorkspacePage
+from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 from bastide.client._runtime import Runtime
 from bastide.client._session import Session
 from bastide.client._tokens import Tokens
@@ -133,6 +133,10 @@ class Workspaces:
     def lifecycle(self, workspace: str) -> Lifecycle:
         """Mode, status, restart policy and uptime."""
         return self._api.send(calls.lifecycle(workspace))
+
+    def info(self, workspace: str) -> MachineInfo:
+        """Tier, state and boot timings of its machine."""
+        return self._api.send(calls.info(workspace))
 
     def wait_ready(
         self,
