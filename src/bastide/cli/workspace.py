@@ -29,9 +29,6 @@ def create(
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; may be repeated.")
     ] = None,
-    ttl: Annotated[
-        str | None, typer.Option(help="Make it temporary: it ends after this time (30m, 1h).")
-    ] = None,
     wait: Annotated[bool, typer.Option(help="Return only once it is ready.")] = True,
     json: Json = False,
 ) -> None:
@@ -45,12 +42,10 @@ def create(
             name=name,
             slug=slug,
             namespace=namespace,
-            mode="temporary" if ttl else None,
             cpus=cpus,
             memory_mb=memory,
             disk_size_mb=disk,
             env=_pairs(env),
-            config={"ttl": ttl} if ttl else None,
             wait=False,
         )
         if wait:
