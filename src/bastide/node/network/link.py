@@ -7,6 +7,7 @@ few milliseconds.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,15 +52,28 @@ _INSIDE = {
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whose a link is: the mark on its host end, by which it is known again."""
+
+    table: str
+    machine: str
+
+    def __str__(self) -> str:
+        return f"{self.table}/{self.machine}"
+
+
+@dataclass(frozen=True)
 class Link:
-    """A host end that exists: its name, the workspace's address, and the machine it is for."""
+    """A host end that exists, the workspace's address, and the machine it is for."""
 
     name: str
     address: IPv4Address
     machine: str
 
 
-def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address, pid: int) -> None:
+def create(
+    owner: Owner, address: IPv4Address, gateway: IPv4Address, pid: int, *, mtu: int = 1500
+) -> None:
     """Link the namespace of `pid` to the host; an older link of that address is replaced.
 
     The caller has the firewall's rules in place before, so the link is never up without them.
@@ -69,9 +83,8 @@ def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address,
         NotReady: the kernel refused a step; nothing is left of the link.
     """
     name = host_end(address)
-    with network_of(pid) as namespace, _netlink(f"link of {machine}") as netlink:
+    with network_of(pid) as namespace, _netlink(f"link of {owner.machine}") as netlink:
         _delete(netlink, name)
-        mtu = _uplink_mtu(netlink)
         try:
             netlink.link(
                 "add",
@@ -87,13 +100,13 @@ def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address,
                 },
             )
             _write(_HOST_END, name)
-            index = _index(netlink, name)
+            index = socket.if_nametoindex(name)
             netlink.addr("add", index=index, address=str(gateway), prefixlen=32)
             netlink.link("set", index=index, state="up")
             run_inside(namespace, lambda: _configure_inside(address, gateway))
             # The end that came up first drops packets until the kernel has noticed that it has
             # a carrier, which it does in its own time, or when it is asked.
-            netlink.link("get", index=index)
+            (_SYS_NET / name / "carrier").read_text()
             # Permanent: not counted against the neighbour table, which is small.
             netlink.neigh(
                 "add", dst=str(address), lladdr=_mac("02", address), ifindex=index, state=0x80
@@ -107,7 +120,7 @@ def create(table: str, machine: str, address: IPv4Address, gateway: IPv4Address,
                 proto=ROUTE_PROTOCOL,
             )
             # The mark comes last: without it the link is unfinished, and swept.
-            netlink.link("set", index=index, ifalias=_alias(table, machine))
+            netlink.link("set", index=index, ifalias=str(owner))
         except BaseException:
             _delete(netlink, name)
             raise
@@ -130,7 +143,7 @@ def links(table: str, subnet: IPv4Network) -> list[Link]:
     An end in `subnet` without a mark is a creation that was cut short: its machine is empty.
     """
     found = []
-    mark = _alias(table, "")
+    mark = str(Owner(table, ""))
     for path in _SYS_NET.glob(f"{PREFIX}*"):
         address = address_of(path.name)
         if address is None:
@@ -170,6 +183,16 @@ def prepare_host(subnet: IPv4Network) -> None:
         netlink.route("replace", **_unreachable(subnet))
 
 
+def uplink_mtu() -> int:
+    """The MTU of the way out, so that large packets need no discovery; 1500 without one."""
+    with _netlink("a look at the routes") as netlink:
+        for route in netlink.get_default_routes(family=2):
+            index = route.get_attr("RTA_OIF")
+            if index:
+                return int((_SYS_NET / socket.if_indextoname(index) / "mtu").read_text())
+    return 1500
+
+
 def restore_host(subnet: IPv4Network) -> None:
     """Remove the subnet's route. Forwarding stays as it is: others may rely on it by now."""
     with _netlink("the subnet's route") as netlink:
@@ -183,7 +206,7 @@ def restore_host(subnet: IPv4Network) -> None:
 def _configure_inside(address: IPv4Address, gateway: IPv4Address) -> None:
     _write(_INSIDE, "")
     with _netlink("the workspace's end") as netlink:
-        index = _index(netlink, INNER)
+        index = socket.if_nametoindex(INNER)
         netlink.link("set", index=1, state="up")
         netlink.addr("add", index=index, address=str(address), prefixlen=32)
         netlink.link("set", index=index, state="up")
@@ -199,7 +222,7 @@ def _refuse_overlap(netlink: Any, subnet: IPv4Network) -> None:
         if not network.subnet_of(subnet):
             continue
         index = route.get_attr("RTA_OIF")
-        device = _name(netlink, index) if index else ""
+        device = socket.if_indextoname(index) if index else ""
         if address_of(device) is None:
             raise Conflict(
                 f"network.subnet {subnet} is in use on this host: {network} is routed to "
@@ -214,28 +237,6 @@ def _unreachable(subnet: IPv4Network) -> dict[str, Any]:
         "priority": _LAST_RESORT,
         "proto": ROUTE_PROTOCOL,
     }
-
-
-def _uplink_mtu(netlink: Any) -> int:
-    """The MTU of the way out, so that large packets need no discovery; 1500 without one."""
-    for route in netlink.get_default_routes(family=2):
-        index = route.get_attr("RTA_OIF")
-        if index:
-            for link in netlink.get_links(index):
-                return int(link.get_attr("IFLA_MTU"))
-    return 1500
-
-
-def _index(netlink: Any, name: str) -> int:
-    for link in netlink.get_links(ifname=name):
-        return int(link["index"])
-    raise NotReady(f"the interface {name} is gone")
-
-
-def _name(netlink: Any, index: int) -> str:
-    for link in netlink.get_links(index):
-        return str(link.get_attr("IFLA_IFNAME"))
-    return ""
 
 
 def _delete(netlink: Any, name: str) -> bool:
@@ -271,7 +272,3 @@ def _write(values: dict[str, str], name: str) -> None:
 def _mac(first: str, address: IPv4Address) -> str:
     """A locally administered address that tells which workspace it belongs to."""
     return ":".join([first, "62", *(f"{octet:02x}" for octet in address.packed)])
-
-
-def _alias(table: str, machine: str) -> str:
-    return f"{table}/{machine}"

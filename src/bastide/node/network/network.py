@@ -56,6 +56,7 @@ class Network:
         self._nft = Nft()
         self._changes = asyncio.Lock()
         self._plan = self._read_plan()
+        self._mtu = 1500
         # Put in force since the last sweep: newer than what the sweep's caller may know.
         self._fresh: dict[str, NetworkPolicy] = {}
 
@@ -81,6 +82,7 @@ class Network:
                     "reach; set network.nameservers"
                 )
             await asyncio.to_thread(link.prepare_host, self.subnet)
+            self._mtu = await asyncio.to_thread(link.uplink_mtu)
             for found in link.links(self._plan.table, self.subnet):
                 if found.machine and not self._leases.adopt(found.machine, found.address):
                     _log.warning("stale link", workspace=found.machine, link=found.name)
@@ -135,8 +137,9 @@ class Network:
         async with self._changes:
             await self._transaction(commands)
             try:
+                owner = link.Owner(self._plan.table, machine)
                 await asyncio.to_thread(
-                    link.create, self._plan.table, machine, address, self.gateway, pid
+                    link.create, owner, address, self.gateway, pid, mtu=self._mtu
                 )
             except BaseException:
                 await self._transaction(rules.removal_commands([address], self._plan))
