@@ -41,7 +41,7 @@ class Reach:
     async def put_in_force(self, workspace_id: str) -> Workspace | None:
         """Tell firewall, agent and edge; the row they were told of (None: it is gone).
 
-        Closing comes first: the edge hears of it before anything that might fail.
+        The edge is told whatever becomes of the machine.
 
         Raises:
             EngineError: the machine could not be told; the row keeps its mark.
@@ -49,20 +49,26 @@ class Reach:
         turn = self._turns.setdefault(workspace_id, asyncio.Lock())
         async with turn:
             row = await self._read(workspace_id)
-            await self._gateway.refresh(workspace_id)
-            if row is None or not row.ready:
-                return row
-            policy, runtime = access_of(row)
-            status = await self._engine.apply_network(row.id, policy)
-            if status.control is None:
-                status = await self._engine.status(row.id)
-            if status.control is not None:
-                await self._agent.set_runtime(
-                    status.control, enabled=runtime.enabled, token=runtime.token
-                )
-            if row.network.get(PENDING):
+            edge = asyncio.create_task(self._gateway.refresh(workspace_id))
+            try:
+                if row is not None and row.ready:
+                    await self._tell_machine(row)
+            finally:
+                await edge
+            if row is not None and row.ready and row.network.get(PENDING):
                 await self._settle(row)
             return row
+
+    async def _tell_machine(self, row: Workspace) -> None:
+        """Firewall, then agent."""
+        policy, runtime = access_of(row)
+        status = await self._engine.apply_network(row.id, policy)
+        if status.control is None:
+            status = await self._engine.status(row.id)
+        if status.control is not None:
+            await self._agent.set_runtime(
+                status.control, enabled=runtime.enabled, token=runtime.token
+            )
 
     async def _settle(self, row: Workspace) -> None:
         """Take the mark away, unless the row has been changed again."""
