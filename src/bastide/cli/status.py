@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bastide.settings import Settings
     from bastide.supervisor.record import Entry
 
+PATIENCE = 5.0
+
 
 def status(*, json: Json = False) -> None:
     """Show the processes of this server and how many workspaces run.
@@ -101,7 +103,9 @@ def _machines(settings: Settings) -> dict[str, int] | None:
         engine = LocalEngine(settings.node_socket)
         counts: dict[str, int] = {}
         try:
-            for machine in await engine.poll():
+            async with asyncio.timeout(PATIENCE):
+                machines = await engine.poll()
+            for machine in machines:
                 counts[machine.state.value] = counts.get(machine.state.value, 0) + 1
         finally:
             await engine.close()
@@ -111,5 +115,5 @@ def _machines(settings: Settings) -> dict[str, int] | None:
         return None
     try:
         return asyncio.run(count())
-    except EngineError:
+    except (EngineError, TimeoutError):
         return None

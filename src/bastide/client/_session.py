@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from ipaddress import ip_address
 from typing import TypeVar
 
 import httpx
@@ -14,6 +15,15 @@ from bastide.client._call import USUAL_TIMEOUT, Call, Tries, connection_failed
 from bastide.client._errors import error_of
 
 T = TypeVar("T")
+
+
+def loopback(base_url: str) -> bool:
+    """Whether the server is this host itself, where a proxy of the environment has no business."""
+    host = httpx.URL(base_url).host
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Session:
@@ -29,7 +39,11 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._http = httpx.Client(
-            base_url=base_url, headers=headers, timeout=USUAL_TIMEOUT, transport=transport
+            base_url=base_url,
+            headers=headers,
+            timeout=USUAL_TIMEOUT,
+            transport=transport,
+            trust_env=not loopback(base_url),
         )
         self._retries = retries
         self._sleep = sleep
@@ -86,7 +100,11 @@ class AsyncSession:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._http = httpx.AsyncClient(
-            base_url=base_url, headers=headers, timeout=USUAL_TIMEOUT, transport=transport
+            base_url=base_url,
+            headers=headers,
+            timeout=USUAL_TIMEOUT,
+            transport=transport,
+            trust_env=not loopback(base_url),
         )
         self._retries = retries
         self._sleep = sleep

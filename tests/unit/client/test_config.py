@@ -6,6 +6,7 @@ import pytest
 
 from bastide.client import Bastide, ConfigurationError
 from bastide.client._config import Config
+from bastide.client._session import loopback
 
 ENV = {
     "BASTIDE_API_URL": "http://a/",
@@ -48,6 +49,22 @@ def test_from_env_reads_the_process_environment(monkeypatch: pytest.MonkeyPatch)
     for name, value in ENV.items():
         monkeypatch.setenv(name, value)
     Bastide.from_env().close()
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("http://127.0.0.1:7080", True),
+        ("http://127.1.2.3", True),
+        ("http://localhost:1", True),
+        ("http://[::1]:1", True),
+        ("http://10.0.0.1", False),
+        ("https://api.example", False),
+    ],
+)
+def test_a_proxy_is_not_used_for_this_host(url: str, own: bool) -> None:  # noqa: FBT001
+    """Proxy variables of the environment count for other hosts only."""
+    assert loopback(url) is own
 
 
 def test_secrets_are_not_shown() -> None:
