@@ -33,6 +33,8 @@ from bastide.store.workspaces import Workspaces
 log = structlog.get_logger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
+LOOK_ANYWAY = 15.0
+"""Seconds after which a pipeline looks for work though no bell has rung."""
 MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
 
@@ -43,7 +45,7 @@ class Tools:
 
     `pids`: processes of one workspace. Seconds: `grace` of a stop, `patience` with an engine that
     cannot be reached, `lock` until a silent pass counts as dead, `beat` between signs of life,
-    `poll` between looks for other processes' rows, `settle` a phase must last to be written.
+    `poll` between looks for rows that nobody rings for, `settle` a phase must last to be written.
     """
 
     database: Database
@@ -138,7 +140,7 @@ class Pipeline(ABC):
                     taken = await self.take()
                     if taken is None:
                         slots.release()
-                        await heard(ring, self.tools.poll)
+                        await heard(ring, LOOK_ANYWAY)
                         continue
                     task = tasks.create_task(self.handle(*taken))
                     task.add_done_callback(lambda _: slots.release())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from bastide.pipelines.clock import Clock
 from bastide.pipelines.deletion import Deletion
 from bastide.pipelines.observation import Observation
 from bastide.pipelines.owner import Owner, free_locks
@@ -22,6 +23,7 @@ class Runner:
         self.provisioning = Provisioning(tools, self._owner)
         self.power = Power(tools, self._owner)
         self.deletion = Deletion(tools, self._owner)
+        self.clock = Clock(tools)
         self.observation = Observation(tools)
         self.sweep = Sweep(tools)
 
@@ -31,5 +33,6 @@ class Runner:
         async with asyncio.TaskGroup() as tasks:
             for part in (self.provisioning, self.power, self.deletion):
                 tasks.create_task(part.run())
+            tasks.create_task(self.clock.run())
             tasks.create_task(self.observation.run())
             tasks.create_task(self.sweep.run())

@@ -105,6 +105,17 @@ class Operations:
         )
         return list(found)
 
+    async def due(self) -> list[OperationKind]:
+        """The kinds of which `lock_next` would find one now; takes no lock."""
+        at = now()
+        found = await self._session.scalars(
+            select(Operation.kind)
+            .where(Operation.state.in_(UNFINISHED), Operation.run_after <= at)
+            .where(or_(Operation.lock_token.is_(None), Operation.lock_expires_at < at))
+            .distinct()
+        )
+        return list(found)
+
     async def lock_next(
         self, owner: str, seconds: float, kinds: Collection[OperationKind] | None = None
     ) -> Operation | None:
