@@ -56,11 +56,25 @@ async def serve(boot: Boot) -> int:
     announce(boot, control.port, runtime)
     gc.collect()
     gc.freeze()
-    code = await until_end(command, stopping)
+    running = asyncio.ensure_future(command.run()) if command is not None else None
+    asked = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([asked, running] if running else [asked], return_when="FIRST_COMPLETED")
     control.stop()
     runtime.server.stop()
-    await runtime.close()
+    tasks = asyncio.ensure_future(runtime.close())
+    code = await end(command, running) if command and running else 0
+    await tasks
+    asked.cancel()
     return code
+
+
+async def end(command: MainCommand, running: asyncio.Future[int]) -> int:
+    """End the main command if it still runs; its exit code."""
+    if not running.done():
+        command.signal(signal.SIGTERM)
+        await asyncio.wait((running,), timeout=GRACE)
+        command.signal(signal.SIGKILL)
+    return await running
 
 
 def announce(boot: Boot, control_port: int, runtime: Runtime) -> None:
@@ -78,19 +92,3 @@ def announce(boot: Boot, control_port: int, runtime: Runtime) -> None:
         os.dup2(null, fd)
     if null > 2:
         os.close(null)
-
-
-async def until_end(command: MainCommand | None, stopping: asyncio.Event) -> int:
-    """Wait for the end of the main command or a request to stop; the exit code."""
-    if command is None:
-        await stopping.wait()
-        return 0
-    running = asyncio.ensure_future(command.run())
-    asked = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if not running.done():
-        command.signal(signal.SIGTERM)
-        await asyncio.wait((running,), timeout=GRACE)
-        command.signal(signal.SIGKILL)
-    return await running

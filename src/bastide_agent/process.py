@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 CHILD_OOM_SCORE = 500
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -126,21 +126,25 @@ def spawn(
             _set_own_oom_score(0)
 
 
-async def wait(pid: int) -> int:
-    """Wait for a child to end; its exit code, or minus the signal that ended it."""
+def on_exit(pid: int, ended: Callable[[int], None]) -> None:
+    """Call `ended` once with the exit code of a child, or minus the signal that ended it."""
     loop = asyncio.get_running_loop()
     fd = os.pidfd_open(pid)
-    try:
-        ended = asyncio.Event()
-        loop.add_reader(fd, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(fd)
-    finally:
+
+    def reap() -> None:
+        loop.remove_reader(fd)
         os.close(fd)
-    _, status = os.waitpid(pid, 0)  # noqa: ASYNC222  (it has ended: this does not block)
-    return os.waitstatus_to_exitcode(status)
+        _, status = os.waitpid(pid, 0)
+        ended(os.waitstatus_to_exitcode(status))
+
+    loop.add_reader(fd, reap)
+
+
+async def wait(pid: int) -> int:
+    """Wait for a child to end; its exit code, or minus the signal that ended it."""
+    code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    on_exit(pid, lambda value: None if code.done() else code.set_result(value))
+    return await asyncio.shield(code)
 
 
 def _stat_fields(pid: str) -> tuple[int, int, int] | None:
@@ -159,8 +163,8 @@ def _stat_fields(pid: str) -> tuple[int, int, int] | None:
     return (int(fields[1]), int(fields[2]), int(fields[3])) if len(fields) > 3 else None
 
 
-def tree(leader: int) -> set[int]:
-    """The processes that belong to a leader: its session, and every descendant still linked.
+def tree(leaders: set[int]) -> set[int]:
+    """The processes that belong to some leaders: their groups, sessions, and all descendants.
 
     A process that made itself a daemon (new session, parent gone) is on its own and not listed.
     """
@@ -169,14 +173,13 @@ def tree(leader: int) -> set[int]:
     try:
         names = os.listdir("/proc")  # noqa: PTH208
     except OSError:
-        return {leader}
+        return set(leaders)
     for name in names:
-        if name.isdigit():
-            fields = _stat_fields(name)
-            if fields is not None:
-                parents[int(name)] = fields[0]
-                if leader in (int(name), fields[1], fields[2]):
-                    members.add(int(name))
+        fields = _stat_fields(name) if name.isdigit() else None
+        if fields is not None:
+            parents[int(name)] = fields[0]
+            if not leaders.isdisjoint((int(name), *fields)):
+                members.add(int(name))
     grown = True
     while grown:
         more = {pid for pid, parent in parents.items() if parent in members and pid not in members}
@@ -186,18 +189,20 @@ def tree(leader: int) -> set[int]:
 
 
 def kill_tree(leader: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to every process of a leader.
+    """Signal a child of ours that has not been waited for, and every process it started.
 
-    SIGKILL goes on until no new one appears, so that none escapes by forking meanwhile.
+    SIGKILL goes on until no new one appears, so that none escapes by forking meanwhile. The tree
+    is read before the first kill, because orphans lose their place in it.
     """
-    with contextlib.suppress(OSError):
-        os.killpg(leader, number)
-    seen: set[int] = set()
+    seen = {leader}
     for _ in range(16 if number == signal.SIGKILL else 1):
-        members = tree(leader) - seen
+        members = tree(seen)
         for pid in members:
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
+        if members <= seen:
+            break
         seen |= members
-        if not members:
-            return
+    if number == signal.SIGKILL:
+        with contextlib.suppress(OSError):
+            os.killpg(leader, number)

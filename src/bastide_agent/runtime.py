@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 FEATURES = (
     "bastide_agent.info",
+    "bastide_agent.live",
+    "bastide_agent.exec.routes",
     "bastide_agent.proxy.routes",
     "bastide_agent.search.routes",
+    "bastide_agent.transfer.routes",
 )  # fmt: skip
 
 

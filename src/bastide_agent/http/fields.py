@@ -57,6 +57,10 @@ class Fields:
         """The value as it came, or None."""
         return self._values.get(name)
 
+    def values(self) -> Mapping[str, object]:
+        """All of them, as they came."""
+        return self._values
+
     def any_of(self, *names: str) -> str:
         """The first of several spellings of a field that is present, else the first."""
         return next((name for name in names if name in self), names[0])
