@@ -59,6 +59,22 @@ async def test_nothing_forbidden_is_reached_whatever_the_policy(
         host.close()
 
 
+async def test_a_published_port_of_the_host_is_no_detour(stage: Stage) -> None:
+    """Where the host forwards one of its ports into a private net, workspaces cannot follow."""
+    world.run("nft", "add table ip bastide_test_dnat")
+    try:
+        chain = "add chain ip bastide_test_dnat pre { type nat hook prerouting priority dstnat; }"
+        world.run("nft", chain)
+        for port, target in ((8081, world.PRIVATE), (8082, world.OPENED)):
+            rule = f"ip daddr {world.HOST} tcp dport {port} dnat to {target}:80"
+            world.run("nft", f"add rule ip bastide_test_dnat pre {rule}")
+        machine = await stage.machine()
+        assert machine.reach(world.HOST, 8081) == "refused"
+        assert machine.reach(world.HOST, 8082) == "open"  # the same detour, to an opened net
+    finally:
+        world.run("nft", "delete table ip bastide_test_dnat")
+
+
 async def test_exceptions_and_resolvers(stage: Stage) -> None:
     """`allow_private` opens its range, and a resolver is asked even without internet."""
     machine = await stage.machine()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -25,7 +26,8 @@ _log = structlog.get_logger(__name__)
 class Leases:
     """The leases of one subnet, in the JSON file at `path` (written atomically, mode 0600).
 
-    Leases outside `subnet` (it was changed in the settings) are dropped when read.
+    Leases outside `subnet` (it was changed in the settings) are dropped when read. Safe to use
+    from several threads; a change waits for the disk, some milliseconds.
 
     Raises:
         Conflict: the file cannot be understood.
@@ -34,6 +36,7 @@ class Leases:
     def __init__(self, path: Path, subnet: IPv4Network) -> None:
         self._path = path
         self._subnet = subnet
+        self._changes = threading.Lock()
         self._by_machine: dict[str, IPv4Address] = {}
         self._last = subnet.network_address
         self._read()
@@ -53,13 +56,14 @@ class Leases:
         Raises:
             NoSpace: every address of the subnet is taken.
         """
-        held = self._by_machine.get(machine)
-        if held is not None:
-            return held
-        for address in self._candidates():
-            if address not in self._taken:
-                self._take(machine, address)
-                return address
+        with self._changes:
+            held = self._by_machine.get(machine)
+            if held is not None:
+                return held
+            for address in self._candidates():
+                if address not in self._taken:
+                    self._take(machine, address)
+                    return address
         raise NoSpace(
             f"all addresses of {self._subnet} are taken; delete workspaces or set a larger "
             "network.subnet"
@@ -67,19 +71,22 @@ class Leases:
 
     def adopt(self, machine: str, address: IPv4Address) -> bool:
         """Note an address found in use; False if that contradicts a lease."""
-        if self._by_machine.get(machine) == address:
+        with self._changes:
+            if self._by_machine.get(machine) == address:
+                return True
+            known = machine in self._by_machine or address in self._taken
+            if known or not self._usable(address):
+                return False
+            self._take(machine, address)
             return True
-        if machine in self._by_machine or address in self._taken or not self._usable(address):
-            return False
-        self._take(machine, address)
-        return True
 
     def release(self, machine: str) -> None:
         """Give the address back; harmless if there is none."""
-        address = self._by_machine.pop(machine, None)
-        if address is not None:
-            self._taken.discard(address)
-            self._write()
+        with self._changes:
+            address = self._by_machine.pop(machine, None)
+            if address is not None:
+                self._taken.discard(address)
+                self._write()
 
     def _take(self, machine: str, address: IPv4Address) -> None:
         self._by_machine[machine] = address

@@ -28,7 +28,6 @@ _LAST_RESORT = 0x7FFFFFFF  # metric of the unreachable route
 _ONLINK = 4  # RTNH_F_ONLINK: the gateway is on this link although no route says so
 _NO_DEVICE = 19  # ENODEV
 _NO_ROUTE = 3  # ESRCH
-_EXISTS = 17  # EEXIST
 _SYS_NET = Path("/sys/class/net")
 _SYSCTL = Path("/proc/sys/net")
 

@@ -16,7 +16,6 @@ from bastide.node.network.ruleset import (
     Dispatch,
     Jump,
     Key,
-    Match,
     Member,
     Value,
     Verdict,
@@ -91,6 +90,3 @@ def _equal(value: Field, wanted: Value) -> bool:
     if isinstance(wanted, str) and wanted.endswith("*"):
         return str(value).startswith(wanted[:-1])
     return value == wanted
-
-
-__all__ = ["Firewall", "Match", "Packet"]
