@@ -59,7 +59,8 @@ class Sweep:
     async def sweep(self) -> Swept:
         """One pass.
 
-        The edge comes first: it must be right even while the engine is away.
+        The edge comes first: it must be right even while the engine is away. Only machines of
+        workspaces that were deleted, or never came to life, are removed.
 
         Raises:
             EngineUnavailable: the engine's part could not be done.
@@ -70,10 +71,16 @@ class Sweep:
         async with self._tools.database.read() as session:
             rows = await Workspaces(session).page(Filter())
             views = {view.row.id: view for view in await views_of(session, rows)}
+            strange = [status.id for status in machines if status.id not in views]
+            deleted = await Workspaces(session).deleted_among(strange)
         orphans = begun = 0
         for status in machines:
             view = views.get(status.id)
-            if view is None or (view.creation_failed and view.doing is None):
+            if view is None and status.id not in deleted:
+                # No machine is made before its row, so this is another database's: its disk may
+                # be all that somebody has left.
+                log.error("sweep.unknown_machine", workspace_id=status.id)
+            elif view is None or (view.creation_failed and view.doing is None):
                 log.warning("sweep.orphan", workspace_id=status.id, state=status.state.value)
                 await self._tools.engine.delete(status.id)
                 orphans += 1

@@ -103,6 +103,15 @@ class Workspaces:
         """The workspace last seen at a private address."""
         return await self._one(Workspace.address == address)
 
+    async def deleted_among(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that were workspaces here and are deleted."""
+        if not ids:
+            return set()
+        found = await self._session.scalars(
+            select(Workspace.id).where(Workspace.id.in_(ids), Workspace.deleted_at.is_not(None))
+        )
+        return set(found)
+
     async def count(self, which: Filter) -> int:
         """How many there are."""
         found = await self._session.scalar(

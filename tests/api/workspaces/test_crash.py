@@ -17,6 +17,7 @@ from bastide.pipelines.owner import Owner, free_locks
 from bastide.pipelines.pipeline import Done, Job, Tools
 from bastide.pipelines.provisioning import Provisioning
 from bastide.pipelines.runner import Runner
+from bastide.pipelines.sweep import Sweep
 from bastide.services.views import view_of
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation
@@ -161,8 +162,18 @@ async def test_a_change_during_a_boot_is_caught_up(cloud: Cloud) -> None:
     assert cloud.edge.entries[workspace_id].state == "open"
 
 
-async def test_the_sweep_removes_what_has_no_row(world: World) -> None:
-    """A machine nobody owns is deleted; one that runs although stopped is wanted is stopped."""
+async def test_the_sweep_never_touches_what_it_does_not_know(world: World) -> None:
+    """With another database in place, the machines of the first one are left alone."""
+    async with world.cloud() as cloud:
+        found = await cloud.create()
+    (world.settings.state_dir / "db" / "bastide.sqlite3").unlink()
+    async with world.cloud() as cloud:
+        assert (await Sweep(_tools(cloud)).sweep()).orphans == 0
+        assert list(world.engine.machines) == [found["id"]]
+
+
+async def test_the_sweep_removes_what_was_deleted(world: World) -> None:
+    """The machine of a deleted workspace goes; one that runs although it should not is stopped."""
     async with world.cloud() as cloud:
         found, kept = await cloud.create(), await cloud.create()
         await cloud.call("POST", f"/workspace/{kept['id']}/stop")

@@ -1,0 +1,60 @@
+"""What must hold in a race, on PostgreSQL, where writers do not wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.api.workspaces.cloud import Cloud, World
+from tests.api.workspaces.test_crash import (
+    test_a_creation_is_taken_up_again,
+    test_a_stale_result_is_dropped,
+    test_two_control_planes_share_the_work,
+)
+from tests.api.workspaces.test_create import (
+    test_equal_names_get_different_slugs,
+    test_limits_hold_in_a_race,
+    test_the_same_key_makes_one_workspace,
+    test_thirty_at_once,
+)
+from tests.api.workspaces.test_power import (
+    test_deletion_supersedes_a_creation,
+    test_of_conflicting_calls_one_wins,
+)
+from tests.postgres import Postgres
+
+from bastide.settings import Database, Settings
+
+pytestmark = pytest.mark.postgres
+
+__all__ = [
+    "test_a_creation_is_taken_up_again",
+    "test_a_stale_result_is_dropped",
+    "test_deletion_supersedes_a_creation",
+    "test_equal_names_get_different_slugs",
+    "test_limits_hold_in_a_race",
+    "test_of_conflicting_calls_one_wins",
+    "test_the_same_key_makes_one_workspace",
+    "test_thirty_at_once",
+    "test_two_control_planes_share_the_work",
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path, postgres: Postgres) -> World:
+    """An empty server on PostgreSQL."""
+    return World(
+        Settings(
+            state_dir=tmp_path / "state",
+            run_dir=tmp_path / "run",
+            database=Database(url=postgres.new_database()),
+        )
+    )
+
+
+@pytest.fixture
+async def cloud(world: World) -> AsyncIterator[Cloud]:
+    """A running control plane on PostgreSQL."""
+    async with world.cloud() as running:
+        yield running
