@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,11 @@ def read_line(stream_fd: int) -> str:
     return line.decode().strip()
 
 
-def start_agent(home: Path, **changes: object) -> Agent:
-    """Start an agent whose children live in `home`; `changes` replace parts of the document."""
+def start_agent(home: Path, *, wrapper: Sequence[str] = (), **changes: object) -> Agent:
+    """Start an agent whose children live in `home`; `changes` replace parts of the document.
+
+    `wrapper` is a command that runs the agent, as `unshare` would.
+    """
     document = {
         "boot_id": "boot-1",
         "hostname": "workspace",
@@ -81,7 +84,7 @@ def start_agent(home: Path, **changes: object) -> Agent:
         **changes,
     }
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "bastide_agent"],
+        [*wrapper, sys.executable, "-X", "dev", "-W", "error", "-m", "bastide_agent"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]},

@@ -78,6 +78,10 @@ class Channel:
         """Bytes written that the kernel has not taken yet."""
         return self._connection.unsent()
 
+    def set_send_buffer(self, size: int) -> None:
+        """Let the kernel hold about this many bytes, so that `pending` tells of a slow client."""
+        self._connection.set_send_buffer(size)
+
     def close(self) -> None:
         """Close once everything written has left."""
         self._connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING
 
 import h11
@@ -326,6 +327,11 @@ class Connection(asyncio.Protocol):
     def unsent(self) -> int:
         """Bytes written that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def set_send_buffer(self, size: int) -> None:
+        """Let the kernel hold about this many bytes on their way to the client."""
+        if self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, size)
 
     def is_closing(self) -> bool:
         """Whether nothing can be written any more."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MESSAGE_LIMIT = 1024 * 1024  # bytes of one message from a client
 PONG_LIMIT = 256 * 1024  # bytes waiting above which pings go unanswered
+SEND_BUFFER = 128 * 1024  # bytes in the kernel: what a keystroke's echo may have to wait for
 CLOSE_TIMEOUT = 5.0  # seconds a client may take to answer our close
 TOO_BIG = 1009
 ACCEPTED = (
@@ -59,6 +60,7 @@ class WebSocket:
         # on names that are none.
         key = handshake_key(request)
         channel = request.take_over()
+        channel.set_send_buffer(SEND_BUFFER)
         channel.send(ACCEPTED % generate_accept_token(key))
         return cls(channel, Connection(ConnectionType.SERVER))
 
