@@ -1,0 +1,1 @@
+"""tar.gz up and down as streams, with constant memory (spec runtime 10)."""
