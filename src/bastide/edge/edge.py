@@ -29,8 +29,9 @@ class Edge:
 
     The file is written before a call returns, so a HAProxy that starts reads what is in force.
     The running HAProxy is told at once as well; when it cannot be reached, the call still
-    succeeds and `run` sends the whole map as soon as it can. The control plane calls `sync` when
-    it starts and from its sweep, so the map follows the database whatever was lost.
+    succeeds and the next one, or `run`, sends the whole map as soon as it can. The control plane
+    calls `sync` when it starts and from its sweep, so the map follows the database whatever was
+    lost.
 
     One instance, in one process, owns the directory.
     """
@@ -156,7 +157,9 @@ class Edge:
         """Bring one entry of the running HAProxy to what is wanted now."""
         async with self._telling:
             if self._behind.is_set():
-                return  # `run` sends everything
+                # It may have come back since `run` last looked: then this is in force at once.
+                await self._send_all()
+                return
             line = self._lines.get(workspace_id)
             try:
                 if line is None:
@@ -169,15 +172,19 @@ class Edge:
     async def _resend(self) -> None:
         """Bring all entries of the running HAProxy to what is wanted now."""
         async with self._telling:
-            try:
-                process = await self._socket.process()
-                await self._socket.replace(list(self._lines.values()))
-            except RuntimeSocketError as error:
-                self._fall_behind(error)
-                return
-            self._process = process
-            self._behind.clear()
-            log.info("edge.map.sent", process=process, workspaces=len(self._lines))
+            await self._send_all()
+
+    async def _send_all(self) -> None:
+        """The same, for who has the turn to tell."""
+        try:
+            process = await self._socket.process()
+            await self._socket.replace(list(self._lines.values()))
+        except RuntimeSocketError as error:
+            self._fall_behind(error)
+            return
+        self._process = process
+        self._behind.clear()
+        log.info("edge.map.sent", process=process, workspaces=len(self._lines))
 
     def _fall_behind(self, error: RuntimeSocketError) -> None:
         if not self._behind.is_set():

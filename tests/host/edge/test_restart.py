@@ -64,6 +64,17 @@ async def test_run_catches_up(stage: Stage) -> None:
         runner.cancel()
 
 
+async def test_a_publish_after_its_return_is_in_force(stage: Stage) -> None:
+    """Once HAProxy is back, a publish is in force when it returns, not when `run` looks again."""
+    await stage.kill_haproxy()
+    await stage.edge.publish(ONE, "127.0.0.11", 1, "closed", RAW_ONE)
+    assert not stage.edge.in_step
+    await stage.start_haproxy()
+    await stage.edge.publish(ONE, "127.0.0.11", 3, "open", RAW_ONE)
+    assert await status(stage, ONE, 3) == 200
+    assert stage.edge.in_step
+
+
 async def test_new_control_plane(stage: Stage) -> None:
     """A control plane that starts anew keeps what is in the file until it syncs."""
     edge = Edge(map_directory(stage.settings), stage.runtime, SUBNET)
