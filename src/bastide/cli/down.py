@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bastide.settings import Settings
 
 GRACE = 20.0
-STOP_SECONDS = 60.0
+STOP_SECONDS = 90.0
 POLL = 0.05
 MIN_DEPTH = 3
 

@@ -36,10 +36,7 @@ def services(settings: Settings) -> list[Service]:
     env = service_environment()
 
     def edge() -> Launch:
-        try:
-            launch = haproxy.prepare(settings)
-        except haproxy.EdgeError as error:
-            raise OSError(str(error)) from error
+        launch = haproxy.prepare(settings)
         return Launch(launch.argv, {**env, **launch.environment})
 
     return [

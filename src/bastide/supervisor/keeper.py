@@ -92,7 +92,7 @@ class Keeper:
             self.log.trim()
             try:
                 self._spawn()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever the reason, it is tried again
                 self._last_exit = f"could not be started: {error}"
                 return False
         self._set("starting")

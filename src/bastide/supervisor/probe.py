@@ -13,7 +13,7 @@ async def socket_answers(socket: Path, target: str) -> bool:
     try:
         async with asyncio.timeout(DEADLINE):
             return await _answers(*await asyncio.open_unix_connection(socket), target)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):
         return False
 
 
@@ -24,7 +24,7 @@ async def address_answers(address: str, target: str) -> bool:
         async with asyncio.timeout(DEADLINE):
             streams = await asyncio.open_connection(host.strip("[]"), int(port))
             return await _answers(*streams, target)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):
         return False
 
 

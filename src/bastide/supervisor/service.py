@@ -23,9 +23,9 @@ async def at_once() -> bool:
 class Service:
     """What to run and how to know that it is ready.
 
-    `launch` is asked before every start, so that it can write what the service reads; it raises
-    `OSError` when that fails. Times in seconds: `patience` is how long later services wait for
-    this one, `grace` how long it may take to end.
+    `launch` is asked before every start, so that it can write what the service reads; when it
+    raises, that counts as a start that failed. Times in seconds: `patience` is how long later
+    services wait for this one, `grace` how long it may take to end.
     """
 
     name: str

@@ -115,6 +115,27 @@ async def test_a_missing_program_is_told_and_tried_again(tmp_path: Path) -> None
     await task
 
 
+async def test_a_launch_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
+    """Whatever keeps a service from being set up, it is tried again until it works."""
+    watch = Watch()
+    kept = keeper(tmp_path, PAUSE, watch)
+    outcomes = iter([ValueError("no key"), None])
+
+    def launch() -> Launch:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+        return Launch(PAUSE)
+
+    kept.service = Service("toy", launch)
+    task = asyncio.create_task(kept.keep())
+    entry = await watch.until(lambda entry: entry.restarts == 1)
+    assert entry.last_exit == "could not be started: no key"
+    await watch.until(lambda entry: entry.state == "running")
+    kept.stop()
+    await task
+
+
 async def test_a_running_process_is_adopted(tmp_path: Path) -> None:
     """What an earlier supervisor started is kept, watched, and replaced when it ends."""
     left = left_behind()
