@@ -23,7 +23,7 @@ _DEADLINE = 10.0
 
 def traces(settings: Settings) -> Traces:
     """Mounts, loop devices, processes, cgroups, links, rules and files of one node."""
-    state, run = settings.state_dir.absolute(), settings.run_dir.absolute()
+    state, run = settings.state_dir.resolve(), settings.run_dir.resolve()
     return {
         "mounts": {str(path) for path in mounted(run)},
         "loops": {str(path) for path in loop.devices(state).values()},

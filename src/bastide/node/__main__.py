@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 
 import uvicorn
@@ -56,6 +57,8 @@ def main() -> int:
             return 1
         configure_log(chosen.log)
         os.umask(0o022)
+        # uvicorn sends itself the signal again when it is done: then there is nothing left to do
+        signal.signal(signal.SIGTERM, lambda *_: None)
         return 0 if asyncio.run(serve(chosen)) else 3
     except (SettingsError, NodeError) as error:
         sys.stderr.write(f"bastide-node: {error}\n")

@@ -33,7 +33,7 @@ class Disks:
     """The disks of this node, below `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory = directory.resolve()  # as the kernel lists the files of loop devices
 
     def path(self, machine: str) -> Path:
         """The file of a machine's disk."""

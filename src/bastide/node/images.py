@@ -23,7 +23,8 @@ class Images:
     """
 
     def __init__(self, directory: Path, recipes: tuple[ImageRecipe, ...] = RECIPES) -> None:
-        self.directory = directory
+        # the kernel lists mounts by their true path; one that is not recognised is stacked
+        self.directory = directory.resolve()
         self.recipes = recipes
         self._mounting = threading.Lock()
         self._mounted: set[str] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from bastide.node.errors import BootFailed, ImageUnavailable
@@ -38,10 +39,23 @@ def check_image(root: Path) -> None:
         raise ImageUnavailable(f"the image is refused: {offender}")
 
 
-def _offender(root: Path, *, required: bool) -> str | None:
+def check_directories(root: Path, names: Iterable[str]) -> None:
+    """Refuse an image in which one of `names` is anything but a directory or absent.
+
+    Parents must come before what is in them: then no link is ever followed on the way.
+
+    Raises:
+        ImageUnavailable: names the first offender.
+    """
+    offender = _offender(root, required=False, names=names)
+    if offender:
+        raise ImageUnavailable(f"the image is refused: {offender}")
+
+
+def _offender(root: Path, *, required: bool, names: Iterable[str] = MOUNT_POINTS) -> str | None:
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        for name in MOUNT_POINTS:
+        for name in names:
             try:
                 mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
             except FileNotFoundError:

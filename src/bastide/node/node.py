@@ -20,6 +20,7 @@ from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.machines.machine import Machine
 from bastide.node.network import Network
+from bastide.node.orphans import Orphans
 from bastide.node.sweep import Swept, sweep
 from bastide.settings import Settings
 
@@ -36,6 +37,7 @@ class Node:
         self.host = host
         self.events = Events()
         self.fleet = Fleet(host, make, self.events)
+        self._orphans = Orphans()
         self._sweeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -50,6 +52,7 @@ class Node:
             NodeError: the host cannot be prepared.
         """
         kernel.adopt_orphans()
+        self.host.check_passage()
         await self.host.runc.find()
         await self.host.network.setup()
         running = await self.fleet.load()
@@ -70,6 +73,9 @@ class Node:
 
     async def sweep(self) -> Swept:
         """Remove what belongs to no machine."""
+        collected = await asyncio.to_thread(self._orphans.collect)
+        if collected:
+            _log.warning("node.orphans", collected=collected)
         return await sweep(self.host, self.fleet)
 
     async def _sweep_often(self) -> None:

@@ -21,13 +21,18 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class MachineRecord(BaseModel):
-    """A machine this node was asked to make. `first_id` begins its range of host ids."""
+    """A machine this node was asked to make. `first_id` begins its range of host ids.
+
+    `booted` holds from the beginning of a boot to the end of it: a machine that does not run
+    although it holds has ended unseen.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     spec: MachineSpec
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="image its disk belongs to")
     first_id: int
+    booted: bool = False
     exit: MachineExit | None = None
     error: str | None = None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bastide.domain.image import ImageManifest, ImageRecipe
-from bastide.node.layout import MOUNT_POINTS, check_image
+from bastide.node.layout import MOUNT_POINTS, check_directories, check_image
 from bastide.prepare.archive import PrepareError, host_archive, run
 
 # Left out of every image: nobody reads them there, and they are a fifth of a small system.
@@ -24,6 +24,11 @@ _EXCLUDED = (
     "/usr/share/man/*",
 )
 _INCLUDED = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
+# Besides the mount points: what `normalise` changes.
+_WRITTEN = (
+    *("tmp", "root", "var", "var/tmp", "var/log", "var/lib", "var/lib/dbus", "var/lib/apt"),
+    *("var/lib/apt/lists", "var/cache", "var/cache/apt", "var/cache/apt/archives", "etc/ssh"),
+)
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -92,9 +97,11 @@ def _software(recipe: ImageRecipe, tree: Path) -> tuple[str, ...]:
 def normalise(tree: Path) -> None:
     """Take out of a tree what must differ between machines or is only ballast.
 
-    The tree is one we built: its names are trusted here, `pack` checks it before it is used.
+    Raises:
+        ImageUnavailable: a directory that is written to is none; nothing was changed.
     """
-    # pathlib's rmtree never follows a link; files are removed, not written through
+    check_directories(tree, (*MOUNT_POINTS, *_WRITTEN))
+    # rmtree never follows a link; files are removed, not written through
     for name in ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/lib/apt/lists"):
         _empty(tree / name)
     _empty(tree / "var/cache/apt/archives")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from tests.host import leaks
 
 from bastide.domain.image import RECIPES
 from bastide.domain.machine import MachineSpec, Resources
@@ -23,7 +25,6 @@ from bastide.prepare.image import ensure_image
 from bastide.prepare.runtime import ensure_runtime
 from bastide.settings import Machines, Settings
 from bastide.settings import Network as NetworkSettings
-from tests.host import leaks
 
 CACHE = Path(os.environ.get("BASTIDE_TEST_CACHE", "/var/tmp/bastide-test-cache"))
 BUSYBOX = Path("/bin/busybox")
@@ -55,11 +56,12 @@ def prepared() -> Path:
 
 
 @pytest.fixture
-def settings(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(prepared: Path) -> Iterator[Settings]:
     """Settings of a node that shares nothing with others but what was prepared."""
-    base = tmp_path_factory.mktemp("node")
-    for path in (base, base.parent, base.parent.parent):
-        path.chmod(path.stat().st_mode | 0o011)  # a container's first process passes through
+    # not below pytest's own directory, which is closed to others: a container's first process
+    # passes through
+    base = Path(tempfile.mkdtemp(prefix="node-", dir=prepared))
+    base.chmod(0o711)
     state = base / "state"
     (state / "images").mkdir(parents=True)
     (state / "runtime").symlink_to(prepared / "runtime")

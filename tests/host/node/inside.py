@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bastide.node.machines.host import Host
 
-
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from tests.contract.machine import MachineContract, Make
+from tests.host.node.conftest import READY, script, spec
 
 from bastide.node.machines.container import Container
 from bastide.node.machines.host import Host
 from bastide.node.machines.machine import Machine
 from bastide.settings import Settings
-from tests.contract.machine import MachineContract, Make
-from tests.host.node.conftest import READY, script, spec
 
 pytestmark = pytest.mark.host
 

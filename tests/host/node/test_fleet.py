@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.host.node.conftest import opened_node, script, spec
+from tests.host.node.waiting import until
 
-from bastide.domain.machine import MachineState
+from bastide.domain.machine import MachineEvent, MachineState
 from bastide.domain.network import NetworkPolicy
 from bastide.node.errors import BootFailed, Conflict, ImageUnavailable, Invalid, NotFound, NotReady
 from bastide.node.machines.host import Host
 from bastide.node.machines.runc import Runc, Version
 from bastide.node.node import Node
-from tests.host.node.conftest import opened_node, script, spec
 
 pytestmark = pytest.mark.host
 
@@ -129,9 +130,9 @@ async def test_kill_ends_a_start_that_waits(plain_node: Node) -> None:
     async for node in opened_node(silent):
         await node.fleet.create(spec(2))
         start = asyncio.create_task(node.fleet.start(spec(2)))
+        record = node.host.machines_dir / spec(2).id / "boot.json"
+        await until(record.exists)
         async with asyncio.timeout(10):
-            while not (node.host.machines_dir / spec(2).id / "boot.json").exists():
-                await asyncio.sleep(0.01)
             killed = await node.fleet.kill(spec(2).id)
             with pytest.raises(BootFailed):
                 await start
@@ -145,9 +146,8 @@ async def test_delete_during_stop(plain_node: Node) -> None:
         await node.fleet.create(spec(3))
         await node.fleet.start(spec(3))
         stop = asyncio.create_task(node.fleet.stop(spec(3).id, 300))
+        await until(lambda: node.fleet.status(spec(3).id).state is MachineState.STOPPING)
         async with asyncio.timeout(10):
-            while node.fleet.status(spec(3).id).state is not MachineState.STOPPING:
-                await asyncio.sleep(0.01)
             await node.fleet.delete(spec(3).id)
             await asyncio.wait((stop,))
         assert node.fleet.known == set()
@@ -162,7 +162,7 @@ async def test_an_end_by_itself_is_noticed(plain_node: Node) -> None:
         await asyncio.sleep(0)
         await node.fleet.create(spec(4))
         await node.fleet.start(spec(4))
-        seen = []
+        seen: list[MachineEvent] = []
         async with asyncio.timeout(20):
             while not seen or seen[-1].type != "exited":
                 event = await waiting

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
 from pathlib import Path
 
 import pytest
+from tests.host.node.conftest import spec
+from tests.host.node.inside import Done, inside, shell
 
 from bastide.domain.machine import RuntimeAccess
 from bastide.node.disks import Disks
 from bastide.node.machines.container import Container
 from bastide.node.node import Node
-from tests.host.node.conftest import spec
-from tests.host.node.inside import Done, inside, shell
 
 pytestmark = pytest.mark.host
 
@@ -20,11 +20,11 @@ MACHINE = spec().id
 
 
 @pytest.fixture
-async def running(plain_node: Node) -> AsyncIterator[Node]:
+async def running(plain_node: Node) -> Node:
     """A node with one running machine."""
     await plain_node.fleet.create(spec())
     await plain_node.fleet.start(spec())
-    yield plain_node
+    return plain_node
 
 
 async def sh(node: Node, text: str, seconds: float = 30.0) -> Done:
@@ -60,7 +60,7 @@ async def test_every_namespace_is_its_own(running: Node) -> None:
     for name in ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup"):
         found = (await inside(running.host, MACHINE, "readlink", f"/proc/1/ns/{name}")).output
         assert found.startswith(f"{name}:[")
-        assert found != str(Path(f"/proc/self/ns/{name}").readlink())
+        assert found != os.readlink(f"/proc/self/ns/{name}")  # noqa: PTH115
 
 
 async def test_no_descriptor_of_the_node_leaks(running: Node) -> None:

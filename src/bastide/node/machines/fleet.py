@@ -80,6 +80,9 @@ class Fleet:
             boot = await entry.machine.adopt()
             if boot is not None:
                 self._watch(entry)
+            elif entry.record.booted:  # it ended, or the host did, and nobody saw how
+                unseen = MachineExit(at=datetime.now(UTC))
+                await self._note(entry, exit=unseen, booted=False)
             return boot is not None
 
     @property
@@ -169,14 +172,14 @@ class Fleet:
     async def _boot(self, entry: Entry, spec: MachineSpec) -> None:
         entry.passing = MachineState.STARTING
         try:
-            await self._note(entry, spec=_without_secrets(spec), exit=None, error=None)
+            await self._note(entry, spec=_without_secrets(spec), exit=None, error=None, booted=True)
             await self._provide(entry.record)
             ids = IdRange(entry.record.first_id)
             boot = await entry.machine.boot(spec, entry.record.digest, ids)
         except Exception as error:
             entry.passing = None
             text = error.message if isinstance(error, NodeError) else repr(error)
-            await self._note(entry, error=text)
+            await self._note(entry, error=text, booted=False)
             self._events.emit(spec.id, "failed", entry.state)
             raise
         finally:
@@ -339,7 +342,7 @@ class Fleet:
             oom=kills > 0 and ended.code != 0 and not requested,
             requested=requested,
         )
-        await self._note(entry, exit=outcome)
+        await self._note(entry, exit=outcome, booted=False)
         await entry.machine.clean()
 
     def _interrupt(self, entry: Entry) -> None:

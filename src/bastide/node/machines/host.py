@@ -30,7 +30,7 @@ class Host:
     @classmethod
     def of(cls, settings: Settings, network: MachineNetwork) -> Host:
         """The host as the settings say it is."""
-        state, run = settings.state_dir.absolute(), settings.run_dir.absolute()
+        state, run = settings.state_dir.resolve(), settings.run_dir.resolve()
         return cls(
             settings=settings,
             runc=Runc(state / "runtime" / CURRENT / "runc", run / "runc"),
@@ -44,7 +44,23 @@ class Host:
     @property
     def machines_dir(self) -> Path:
         """Where machines are put together: `ID/` with mounts, configuration and boot record."""
-        return self.settings.run_dir.absolute() / "machines"
+        return self.settings.run_dir.resolve() / "machines"
+
+    def check_passage(self) -> None:
+        """Make the directory of the machines, and see that their first processes reach it.
+
+        Those have ids that own nothing on the host, and must pass through every parent.
+
+        Raises:
+            NotReady: names the directory that is closed.
+        """
+        self.machines_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (self.machines_dir, *self.machines_dir.parents):
+            if not directory.stat().st_mode & 0o001:
+                raise NotReady(
+                    f"{directory} is closed to others, and machines below it could not start: "
+                    f"chmod o+x {directory}"
+                )
 
     def bundle(self) -> Path:
         """The agent bundle in force.
@@ -52,7 +68,7 @@ class Host:
         Raises:
             NotReady: it was not built.
         """
-        current = self.settings.state_dir.absolute() / "bundle" / "current"
+        current = self.settings.state_dir.resolve() / "bundle" / "current"
         try:
             return current.resolve(strict=True)
         except OSError:
