@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -121,17 +122,18 @@ async def host(settings: Settings) -> AsyncIterator[Host]:
 @pytest.fixture
 async def node(host: Host) -> AsyncIterator[Node]:
     """An open node with the real agent."""
-    async for opened in opened_node(host):
+    async with opened_node(host) as opened:
         yield opened
 
 
 @pytest.fixture
 async def plain_node(host: Host, plain_bundle: None) -> AsyncIterator[Node]:
     """An open node whose machines run the shell script READY as process 1."""
-    async for opened in opened_node(replace(host, argv=script(READY))):
+    async with opened_node(replace(host, argv=script(READY))) as opened:
         yield opened
 
 
+@asynccontextmanager
 async def opened_node(host: Host) -> AsyncIterator[Node]:
     """Open a node; afterwards delete its machines and close it."""
     node = Node(host)

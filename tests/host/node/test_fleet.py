@@ -127,7 +127,7 @@ async def test_an_image_that_vanished_is_told(plain_node: Node) -> None:
 async def test_kill_ends_a_start_that_waits(plain_node: Node) -> None:
     """A machine that never becomes ready can be killed long before the time limit."""
     silent = replace(plain_node.host, argv=script("exec sleep 60"))
-    async for node in opened_node(silent):
+    async with opened_node(silent) as node:
         await node.fleet.create(spec(2))
         start = asyncio.create_task(node.fleet.start(spec(2)))
         record = node.host.machines_dir / spec(2).id / "boot.json"
@@ -142,7 +142,7 @@ async def test_kill_ends_a_start_that_waits(plain_node: Node) -> None:
 async def test_delete_during_stop(plain_node: Node) -> None:
     """Delete does not wait out the grace of a stop."""
     stubborn = "cat > /dev/null; trap '' TERM; echo READY; while :; do sleep 60 & wait; done"
-    async for node in opened_node(replace(plain_node.host, argv=script(stubborn))):
+    async with opened_node(replace(plain_node.host, argv=script(stubborn))) as node:
         await node.fleet.create(spec(3))
         await node.fleet.start(spec(3))
         stop = asyncio.create_task(node.fleet.stop(spec(3).id, 300))
@@ -156,7 +156,7 @@ async def test_delete_during_stop(plain_node: Node) -> None:
 async def test_an_end_by_itself_is_noticed(plain_node: Node) -> None:
     """A machine whose process 1 ends is stopped, with its code, and an event says so."""
     brief = "cat > /dev/null; echo READY; sleep 0.2; exit 42"
-    async for node in opened_node(replace(plain_node.host, argv=script(brief))):
+    async with opened_node(replace(plain_node.host, argv=script(brief))) as node:
         events = node.events.listen(30)
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)

@@ -125,7 +125,7 @@ async def test_a_full_host_is_told_of_before_anything_is_made(
 async def test_process_one_out_of_memory_is_told(plain_node: Node) -> None:
     """A machine that ends because its memory ran out says so."""
     greedy = "cat > /dev/null; echo READY; sleep 0.3; exec /usr/bin/python3 -c 'bytearray(3<<28)'"
-    async for node in opened_node(replace(plain_node.host, argv=script(greedy))):
+    async with opened_node(replace(plain_node.host, argv=script(greedy))) as node:
         await node.fleet.create(spec(7))
         await node.fleet.start(spec(7))
         async with asyncio.timeout(20):
