@@ -236,7 +236,7 @@ async def follow(task: Task, listener: Listener, stream: EventStream) -> None:
             await stream.write(exit_frame(task))
             return
         else:
-            try:
-                await asyncio.wait_for(task.changed(), KEEP_ALIVE)
-            except TimeoutError:
+            # Asked for before anything else can run: output that comes meanwhile is not missed.
+            done, _ = await asyncio.wait((task.changed(),), timeout=KEEP_ALIVE)
+            if not done:
                 await stream.keep_alive()

@@ -179,11 +179,11 @@ class Task:
             self._changed.set_result(None)
         self._changed = None
 
-    async def changed(self) -> None:
-        """Wait for more output or the end."""
+    def changed(self) -> asyncio.Future[None]:
+        """Done when there is more output or the end; shared, so never cancel it."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
+        return self._changed
 
     def listen(self, after: int) -> Listener:
         """Begin to follow the output behind event `after`."""
