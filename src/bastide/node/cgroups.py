@@ -37,6 +37,11 @@ class Cgroups(ABC):
         """The machine's cgroup as the runtime is told it (`/bastide/ws_…`)."""
         return f"/{self.parent}/{machine}"
 
+    @property
+    @abstractmethod
+    def limits_swap(self) -> bool:
+        """Whether the kernel can hold a machine's memory back from the host's swap."""
+
     @abstractmethod
     def usage(self, machine: str) -> Usage:
         """Use now. Raises OSError when the machine has no cgroup."""
@@ -99,6 +104,11 @@ class CgroupsV1(Cgroups):
             if path.is_dir() and not path.is_symlink()
         ]
 
+    @property
+    def limits_swap(self) -> bool:
+        """Only a kernel with swap accounting has the file."""
+        return (self.root / "memory" / "memory.memsw.limit_in_bytes").exists()
+
     def usage(self, machine: str) -> Usage:
         """Use now, from cpuacct, memory and pids."""
         memory = self._file("memory", machine, "")
@@ -125,6 +135,11 @@ class CgroupsV2(Cgroups):
 
     def _directories(self) -> list[Path]:
         return [self.root / self.parent]
+
+    @property
+    def limits_swap(self) -> bool:
+        """Always there where there is swap."""
+        return True
 
     def usage(self, machine: str) -> Usage:
         """Use now, from cpu.stat, memory.current and pids.current."""

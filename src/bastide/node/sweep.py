@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import structlog
 
 from bastide.domain.machine import WORKSPACE_ID
 from bastide.node import loop
+from bastide.node.errors import NodeError
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.mounts import mounted
@@ -48,11 +50,15 @@ async def sweep(host: Host, fleet: Fleet) -> Swept:
     ]
     for draft in drafts:
         draft.unlink(missing_ok=True)
+    network = await host.network.sweep(fleet.running())
+    for machine in network.dark:
+        with suppress(NodeError):  # it is just being made, or ended meanwhile
+            await fleet.relink(machine)
     swept = Swept(
         kinds=dict(kinds),
         drafts=len(drafts),
         strays=len(set(host.disks.all()) - fleet.known),
-        network=await host.network.sweep(fleet.running()),
+        network=network,
     )
     log = _log.warning if swept.kinds or swept.drafts or swept.strays else _log.info
     log("node.swept", kinds=swept.kinds, drafts=swept.drafts, strays=swept.strays,

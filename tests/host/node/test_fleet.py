@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.host.node.conftest import opened_node, script, spec
+from tests.host.node.inside import inside
 from tests.host.node.waiting import until
 
 from bastide.domain.machine import MachineEvent, MachineState
@@ -230,6 +231,18 @@ async def test_a_sweep_spares_what_runs(plain_node: Node) -> None:
         assert (await plain_node.sweep()).kinds == {}
     await start
     assert {status.state for status in plain_node.fleet.all()} == {MachineState.RUNNING}
+
+
+async def test_a_lost_link_comes_back(plain_node: Node) -> None:
+    """A running machine whose link vanished from the host gets a new one by the next sweep."""
+    await plain_node.fleet.create(spec())
+    await plain_node.fleet.start(spec())
+    await plain_node.host.network.detach(MACHINE)
+    look = ("ip", "-brief", "link", "show", "eth0")
+    assert (await inside(plain_node.host, MACHINE, *look)).code != 0
+    assert (await plain_node.sweep()).network.dark == (MACHINE,)
+    assert (await inside(plain_node.host, MACHINE, *look)).code == 0
+    assert (await plain_node.sweep()).network.dark == ()
 
 
 async def test_the_real_agent_boots(node: Node) -> None:

@@ -85,6 +85,7 @@ async def test_no_descriptor_of_the_node_leaks(running: Node) -> None:
         "echo x > /proc/sysrq-trigger",
         "echo core > /proc/sys/kernel/core_pattern",
         "echo 0 > /sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "touch /sys/fs/cgroup/file",
         "echo -1000 > /proc/self/oom_score_adj",
         "touch /.bastide/file",
         "touch /etc/resolv.conf/x || echo x >> /etc/resolv.conf",

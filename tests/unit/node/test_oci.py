@@ -26,6 +26,7 @@ def container(**changes: object) -> oci.Container:
         "ids": IdRange(1_065_536),
         "resources": Resources(cpus=0.5, memory_mb=256, disk_mb=1024, pids=99),
         "cgroup": "/bastide/ws_00000001",
+        "limits_swap": True,
     }
     return oci.Container(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -57,7 +58,9 @@ def test_limits_are_those_of_the_resources() -> None:
     """Cores become a quota, MiB become bytes; devices are refused but for the runtime's own."""
     resources = oci.configuration(container())["linux"]["resources"]
     assert resources["cpu"] == {"quota": 50_000, "period": 100_000}
-    assert resources["memory"] == {"limit": 256 * 2**20}
+    assert resources["memory"] == {"limit": 256 * 2**20, "swap": 256 * 2**20}
+    bare = oci.configuration(container(limits_swap=False))["linux"]["resources"]
+    assert bare["memory"] == {"limit": 256 * 2**20}
     assert resources["pids"] == {"limit": 99}
     assert resources["devices"] == [{"allow": False, "access": "rwm"}]
 

@@ -98,6 +98,7 @@ class Container(Machine):
             ids=ids,
             resources=spec.resources,
             cgroup=host.cgroups.path(self.id),
+            limits_swap=host.cgroups.limits_swap,
         )
         directory.configure(oci.configuration(container))
 

@@ -110,6 +110,14 @@ class Fleet:
             await entry.machine.clean()
             return True
 
+    async def relink(self, machine: str) -> None:
+        """Give a running machine that has lost its network link a new one."""
+        entry = self._entry(machine)
+        async with entry.lock:
+            boot = entry.machine.boot_record
+            if boot is not None:
+                await self._host.network.attach(machine, boot.pid, entry.record.spec.network)
+
     async def create(self, spec: MachineSpec) -> MachineStatus:
         """Reserve an address and make a disk; does not boot. Repeating goes on where it ended.
 

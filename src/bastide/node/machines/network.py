@@ -41,7 +41,7 @@ class MachineNetwork(Protocol):
         """Remove interface and rules; harmless when there are none."""
 
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> Any:
-        """Remove what belongs to no running machine; what went, as an object with counts."""
+        """Remove what belongs to no running machine; counts, and in `dark` who has no link."""
 
     def counters(self, machine: str) -> tuple[int, int]:
         """Bytes to and from the machine since it was attached."""

@@ -48,7 +48,14 @@ MASKED = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READ_ONLY = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/sys/fs/cgroup",  # on cgroup v1 a tmpfs that runc leaves writable, whatever its mount says
+)
 
 _NAMESPACES = ("user", "pid", "mount", "network", "ipc", "uts", "cgroup")
 
@@ -68,6 +75,7 @@ class Container:
     ids: IdRange
     resources: Resources
     cgroup: str
+    limits_swap: bool
 
 
 def configuration(container: Container) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def configuration(container: Container) -> dict[str, Any]:
             "uidMappings": [_mapping(container.ids)],
             "gidMappings": [_mapping(container.ids)],
             "cgroupsPath": container.cgroup,
-            "resources": _resources(container.resources),
+            "resources": _resources(container),
             "seccomp": _seccomp(),
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
@@ -133,12 +141,15 @@ def _mapping(ids: IdRange) -> dict[str, int]:
     return {"containerID": 0, "hostID": ids.first, "size": SIZE}
 
 
-def _resources(resources: Resources) -> dict[str, Any]:
-    memory = resources.memory_mb * MIB
+def _resources(container: Container) -> dict[str, Any]:
+    resources = container.resources
+    memory = {"limit": resources.memory_mb * MIB}
+    if container.limits_swap:
+        memory["swap"] = memory["limit"]  # of memory and swap together: so no swap
     return {
         "devices": [{"allow": False, "access": "rwm"}],
         "cpu": {"quota": int(resources.cpus * _PERIOD_US), "period": _PERIOD_US},
-        "memory": {"limit": memory},
+        "memory": memory,
         "pids": {"limit": resources.pids},
     }
 
