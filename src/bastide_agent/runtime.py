@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FEATURES = (
     "bastide_agent.info",
     "bastide_agent.live",
+    "bastide_agent.openapi.routes",
     "bastide_agent.exec.routes",
     "bastide_agent.proxy.routes",
     "bastide_agent.search.routes",

@@ -78,7 +78,7 @@ class _Input:
 
 
 def _modules() -> Iterator[_Input]:
-    """The standard library and the agent's packages, as source."""
+    """The standard library and the agent's packages, as source, and the agent's documents."""
     for entry in sorted(STDLIB.iterdir()):
         if entry.name in UNUSED:
             continue
@@ -94,6 +94,8 @@ def _modules() -> Iterator[_Input]:
         for file in sorted(root.rglob("*.py")):
             if "tests" not in file.relative_to(root).parts:
                 yield _Input(file, f"agent/{name}/{file.relative_to(root)}", "module")
+        for file in sorted(root.rglob("*.json")):
+            yield _Input(file, f"agent/{name}/{file.relative_to(root)}", "file")
 
 
 def _libraries(program: Path) -> Iterator[Path]:

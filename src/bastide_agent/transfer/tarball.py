@@ -135,7 +135,8 @@ def parse_header(block: bytes) -> Member:
     """
     given = parse_number(block[148:156])
     plain = block[:148] + b"        " + block[156:]
-    if given not in (sum(plain), sum(byte - 256 * (byte > 127) for byte in plain)):
+    # Some old programs summed signed bytes.
+    if given != sum(plain) and given != sum(byte - 256 * (byte > 127) for byte in plain):
         raise TarError("the checksum of a header is wrong")
     name = block[:100].partition(b"\0")[0]
     kind = block[156:157]
