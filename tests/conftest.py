@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.cloud.cloud import RUNNING, Cloud, own_cloud, running_cloud
 from tests.postgres import Postgres, binaries, running
 
 from bastide.store.database import Database
 from bastide.store.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """One whole cloud for the session: its own, or with BASTIDE_TEST_RUNNING=1 this host's."""
+    if os.geteuid() != 0:
+        pytest.skip("a cloud needs root")
+    with running_cloud() if os.environ.get(RUNNING) == "1" else own_cloud() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

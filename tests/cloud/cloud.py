@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.host.leaks import traces
 
+from bastide.client import Bastide
 from bastide.settings import Listen, Machines, Network, Settings
 
 BASTIDE = Path(sys.executable).with_name("bastide")
@@ -55,6 +56,15 @@ class Cloud:
     def json(self, *args: str) -> Any:
         """What `bastide ARGS --json` prints."""
         return json.loads(self.run(*args, "--json").stdout)
+
+    def client(self) -> Bastide:
+        """A client with the first admin key, to be closed."""
+        return Bastide(
+            api_url=self.environment["BASTIDE_API_URL"],
+            gateway_url=self.environment["BASTIDE_GATEWAY_URL"],
+            client_id=self.environment["BASTIDE_CLIENT_ID"],
+            client_secret=self.environment["BASTIDE_CLIENT_SECRET"],
+        )
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,34 +1,19 @@
-"""One whole cloud for all tests here, and workspaces in it."""
+"""A client of the cloud, and workspaces in it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.cloud.cloud import RUNNING, Cloud, own_cloud, running_cloud
+from tests.cloud.cloud import Cloud
 
 from bastide.client import Bastide, Workspace
-
-
-@pytest.fixture(scope="session")
-def cloud() -> Iterator[Cloud]:
-    """A cloud of its own, or with BASTIDE_TEST_RUNNING=1 the one that runs on this host."""
-    if os.geteuid() != 0:
-        pytest.skip("a cloud needs root")
-    with running_cloud() if os.environ.get(RUNNING) == "1" else own_cloud() as found:
-        yield found
 
 
 @pytest.fixture
 def client(cloud: Cloud) -> Iterator[Bastide]:
     """A client with the first admin key."""
-    with Bastide(
-        api_url=cloud.environment["BASTIDE_API_URL"],
-        gateway_url=cloud.environment["BASTIDE_GATEWAY_URL"],
-        client_id=cloud.environment["BASTIDE_CLIENT_ID"],
-        client_secret=cloud.environment["BASTIDE_CLIENT_SECRET"],
-    ) as found:
+    with cloud.client() as found:
         yield found
 
 
