@@ -16,5 +16,6 @@ class DesiredState(StrEnum):
     """What the user wants of a workspace."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     DELETED = "deleted"

@@ -15,6 +15,10 @@ class OperationKind(StrEnum):
     START = "start"
     STOP = "stop"
     RESTART = "restart"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESIZE = "resize"
+    DESTROY = "destroy"
     DELETE = "delete"
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy import Float, ForeignKey, Index, Integer, MetaData, String, Text, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from bastide.domain.identifiers import ACCOUNT, KEY, OPERATION, WORKSPACE, new_id
 from bastide.domain.instant import now
+from bastide.domain.lease import TtlAction
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState, Phase
@@ -79,7 +80,11 @@ class Workspace(Table):
     """What a user owns, what is wanted of it, and what was last seen of its machine.
 
     `config` is the configuration as it was given. `network` holds the fields of `NetworkPolicy`
-    and `public_access_set`, which is null until somebody chooses. Memory and disk in MiB, `cpus`
+    and `public_access_set`, which is null until somebody chooses. The lease of a temporary
+    workspace: `ttl` as the owner wrote it, `lease_expires_at` null once it has ended, and
+    `lease_version`, which goes up with every change, so that an expiry and a renewal cannot both
+    win. `restarts` holds `Restarts`. `archived_at` and `archived_reason` (`destroyed`, `exit`,
+    `ttl`) tell that the machine was removed for good while the record went on. Memory and disk in MiB, `cpus`
     in cores, `timings` in milliseconds per stage.
 
     `raw_token` is a secret kept in clear: the edge puts it in place of the gateway token on every
@@ -126,6 +131,15 @@ class Workspace(Table):
     )
     user_requested_stop: Mapped[bool] = mapped_column(default=False)
     provisioned_at: Mapped[datetime | None] = mapped_column(Instant)
+    restarts: Mapped[dict[str, Any]] = mapped_column(Document, default=dict, server_default="{}")
+    archived_at: Mapped[datetime | None] = mapped_column(Instant)
+    archived_reason: Mapped[str | None] = mapped_column(String(16))
+
+    ttl: Mapped[str | None] = mapped_column(String(32))
+    ttl_action: Mapped[TtlAction | None] = mapped_column(words(TtlAction))
+    remove_on_exit: Mapped[bool] = mapped_column(default=False, server_default=false())
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+    lease_version: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
     observed_state: Mapped[MachineState] = mapped_column(
         words(MachineState), default=MachineState.ABSENT
