@@ -70,6 +70,7 @@ class Node:
         self.events.close()
         await self.fleet.close()
         self.host.network.close()
+        self.host.cgroups.remove_parent()  # which stays while a machine is in it
 
     async def sweep(self) -> Swept:
         """Remove what belongs to no machine."""
