@@ -20,6 +20,8 @@ UNSENT_LIMIT = 64 * 1024  # bytes waiting for the client above which the program
 FRAME_SIZE = 32 * 1024  # bytes of one frame to the client
 READ_SIZE = 16 * 1024
 READ_ROUND = 64 * 1024  # bytes read before others have their turn
+REST_WATCHED = 0.004  # seconds a noisy terminal rests after its turn: 16 MB/s are enough to see
+REST_UNWATCHED = 0.02  # 3 MB/s while nobody looks, so that it does not eat a processor
 LAST_READ = 1024 * 1024  # bytes read at most once the program has ended
 INPUT_LIMIT = 256 * 1024  # bytes of input that may wait for the program
 INPUT_TIMEOUT = 2.0  # seconds a program may leave a full input untouched
@@ -59,6 +61,7 @@ class Session:
         self._exit_told = True
         self._attached = False
         self._held = False
+        self._resting: asyncio.TimerHandle | None = None
         self._keep_zombie = False
         self._open(places)
 
@@ -99,30 +102,42 @@ class Session:
     # -- what the program prints
 
     def _readable(self) -> None:
-        self._read(READ_ROUND)
+        noisy = self._read(READ_ROUND)
         if self.output.unsent:
             self._changed()
-        if self.output.unsent >= UNSENT_LIMIT and self.exit_code is None and not self._held:
-            self._held = True
+        self._held = self.output.unsent >= UNSENT_LIMIT
+        if noisy:
+            rest = REST_WATCHED if self._attached else REST_UNWATCHED
+            self._resting = self._loop.call_later(rest, self._rested)
+        if noisy or self._held:
             self._loop.remove_reader(self._master)
 
-    def _read(self, limit: int) -> None:
+    def _read(self, limit: int) -> bool:
+        """Read what there is; True when it may have been more than `limit` bytes."""
         left = limit
         while left > 0:
             try:
                 data = os.read(self._master, READ_SIZE)
             except OSError:  # nothing more now (EAGAIN), or ever (EIO: nobody has it open)
-                return
+                return False
             if not data:
-                return
+                return False
             self.output.write(data)
             left -= len(data)
+        return True
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._listen()
 
     def _release(self) -> None:
         if self._held and self.output.unsent <= UNSENT_LIMIT // 2:
             self._held = False
-            if self.exit_code is None:
-                self._loop.add_reader(self._master, self._readable)
+            self._listen()
+
+    def _listen(self) -> None:
+        if self.exit_code is None and not self._held and self._resting is None:
+            self._loop.add_reader(self._master, self._readable)
 
     # -- the live connection
 
@@ -205,6 +220,9 @@ class Session:
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._master)
         self._loop.remove_writer(self._master)
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         self._input.clear()
         self._room.set()
         self._read(LAST_READ)

@@ -123,13 +123,12 @@ class Tree:
             OSError: as `plant`.
             LimitError: as `plant`.
         """
-        before = self.nodes
-        self.nodes = {}
-        self.root = None
+        before = set(self.nodes)
+        self.clear()
         try:
             self.plant()
         finally:
-            self.unwatch(before.keys() - self.nodes.keys())
+            self.unwatch(before - self.nodes.keys())
 
     def grow(self, parent: Node, name: bytes) -> Iterator[str]:
         """Watch a new directory and all below it; the paths of all that is found in it.
@@ -278,7 +277,14 @@ class Tree:
             self.nodes.pop(node.watch, None)
             watches.append(node.watch)
             stack.extend((node.children or {}).values())
+            node.children = None
         return watches
+
+    def clear(self) -> None:
+        """Forget all directories, without leaving circles for the garbage collector."""
+        nodes, self.nodes, self.root = self.nodes, {}, None
+        for node in nodes.values():
+            node.children = None
 
     def unwatch(self, watches: set[int] | list[int]) -> None:
         """End watches."""

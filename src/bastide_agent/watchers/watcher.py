@@ -105,7 +105,7 @@ class Watcher:
                 self._arm()
         finally:
             self.active = False
-            self.tree.nodes = {}
+            self.tree.clear()
             self._inotify.close()
 
     async def _on_disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
