@@ -119,7 +119,7 @@ def own_cloud() -> Iterator[Cloud]:
 
 def own_settings(base: Path) -> Settings:
     """Settings that share nothing with another cloud: directories, ports, network, ids."""
-    number = os.getpid() % 50
+    number = os.getpid() % 30
     return Settings(
         state_dir=base / "state",
         run_dir=base / "run",
@@ -127,7 +127,7 @@ def own_settings(base: Path) -> Settings:
         network=Network(
             subnet=IPv4Network(f"10.{150 + number}.0.0/16"), table=f"bastide_test{os.getpid()}"
         ),
-        machines=Machines(id_base=2_000_000_000),
+        machines=Machines(id_base=2_000_000_000 + number * 70_000_000),
     )
 
 
