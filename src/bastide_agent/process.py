@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 
 CHILD_OOM_SCORE = 500
-RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RESET_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class SpawnError(Exception):

@@ -21,6 +21,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield kernel.version()
     yield kernel.namespaces()
     yield kernel.seccomp()
+    yield kernel.file_watches()
     yield kernel.filesystems()
     yield kernel.idmapped_mounts()
     yield kernel.loop_devices()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bastide.doctor.finding import Finding, fail, ok, warn
+from bastide.node import inotify
 from bastide.node.cgroups import CgroupsV2, detect
 from bastide.node.kernel import clone_mount, set_mount
 
@@ -53,6 +54,18 @@ def namespaces() -> Finding:
             "sysctl -w user.max_user_namespaces=100000",
         )
     return ok("namespaces", ", ".join(NAMESPACES))
+
+
+def file_watches() -> Finding:
+    """Whether there are inotify instances for many workspaces."""
+    missing = inotify.shortfall()
+    if missing:
+        return warn(
+            "file watches",
+            "the host's inotify limits are too low for many workspaces",
+            "start bastide, which raises them, or: sysctl -w " + " ".join(missing),
+        )
+    return ok("file watches", "as many as each workspace's memory allows")
 
 
 def seccomp() -> Finding:

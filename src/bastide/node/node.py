@@ -12,7 +12,7 @@ from importlib.metadata import version
 import structlog
 
 from bastide.domain.machine import Capabilities, ImageInfo
-from bastide.node import kernel
+from bastide.node import inotify, kernel
 from bastide.node.errors import ImageUnavailable
 from bastide.node.events import Events
 from bastide.node.machines.container import Container
@@ -53,6 +53,10 @@ class Node:
         """
         kernel.adopt_orphans()
         self.host.check_passage()
+        try:
+            await asyncio.to_thread(inotify.widen)
+        except OSError as error:  # file watchers are scarce then; the doctor says so too
+            _log.warning("node.inotify_limits", error=str(error), missing=inotify.shortfall())
         await self.host.runc.find()
         await self.host.network.setup()
         running = await self.fleet.load()
