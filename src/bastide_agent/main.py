@@ -37,6 +37,8 @@ def main() -> None:
 
 async def serve(boot: Boot) -> int:
     """Serve both ports to the end; the exit code."""
+    sys.setswitchinterval(0.001)  # a walk in a thread must not hold up the loop for long
+    os.umask(0o022)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

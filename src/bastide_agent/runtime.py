@@ -19,6 +19,7 @@ FEATURES = (
     "bastide_agent.live",
     "bastide_agent.openapi.routes",
     "bastide_agent.exec.routes",
+    "bastide_agent.files.routes",
     "bastide_agent.proxy.routes",
     "bastide_agent.search.routes",
     "bastide_agent.transfer.routes",

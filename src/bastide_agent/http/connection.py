@@ -26,6 +26,7 @@ DRAIN_TIMEOUT = 300.0  # seconds a client may stop taking what we send
 LINGER_TIMEOUT = 5.0  # seconds we go on reading after an early answer, so that it arrives
 DISCARD_LIMIT = 256 * 1024  # bytes of an unread body we swallow to keep the connection
 WRITE_HIGH = 128 * 1024
+JOIN_LIMIT = 64 * 1024  # bytes of a body that is sent together with its head
 
 
 class Connection(asyncio.Protocol):
@@ -244,7 +245,13 @@ class Connection(asyncio.Protocol):
             headers.append((b"content-length", b"%d" % len(response.body)))
         out = self._h11.send(h11.Response(status_code=response.status, headers=headers)) or b""
         if response.body and not self._head_only:
-            out += self._h11.send(h11.Data(data=response.body)) or b""
+            body = self._h11.send(h11.Data(data=response.body)) or b""
+            if len(body) < JOIN_LIMIT:
+                out += body  # one packet
+            else:
+                self.write(out)
+                out = b""
+                self.write(body)
         self.write(out + (self._h11.send(h11.EndOfMessage()) or b""))
 
     def start_stream(

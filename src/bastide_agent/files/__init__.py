@@ -1,0 +1,1 @@
+"""The file system of a workspace over HTTP (spec runtime 4)."""
