@@ -49,6 +49,35 @@ def host_archive() -> Archive:
     return Archive(main=found["Debian"], security=found.get("Debian-Security"))
 
 
+def apt_get(scratch: Path, suite: str) -> list[str | Path]:
+    """apt-get for one suite, with lists, cache, sources and status of its own below `scratch`.
+
+    The host's stay as they are; nothing counts as installed.
+
+    Raises:
+        PrepareError: the archive's keys are missing, or apt knows no archive.
+    """
+    if not KEYRING.exists():
+        raise PrepareError(f"{KEYRING} is missing: apt-get install debian-archive-keyring")
+    scratch.chmod(0o755)
+    for name in ("lists/partial", "cache/archives/partial"):
+        (scratch / name).mkdir(parents=True)
+    sources, status = scratch / "sources.list", scratch / "status"
+    sources.write_text(f"deb [signed-by={KEYRING}] {host_archive().main} {suite} main\n")
+    status.touch()
+    options = {
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State::lists": scratch / "lists",
+        "Dir::State::status": status,
+        "Dir::Cache": scratch / "cache",
+        "Acquire::Languages": "none",
+        "APT::Update::Post-Invoke-Success::": "/bin/true",
+    }
+    return ["apt-get", "-q", *(part for k, v in options.items() for part in ("-o", f"{k}={v}"))]
+
+
 def run(command: Sequence[str | Path], cwd: Path | None = None, timeout: float = 1800) -> str:
     """Run a program to its end and return what it printed.
 

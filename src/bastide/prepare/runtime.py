@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bastide.node.machines.runc import CURRENT, FLOOR, read_version
-from bastide.prepare.archive import KEYRING, PrepareError, host_archive, run
+from bastide.prepare.archive import PrepareError, apt_get, run
 
 _SUITE = "sid"
 _PACKAGES = ("runc", "libc6", "libseccomp2")
@@ -67,7 +67,7 @@ def _fetch(scratch: Path, home: Path, say: Callable[[str], None]) -> Path:
     architecture = _ARCHITECTURES.get(machine)
     if architecture is None:
         raise PrepareError(f"no runtime is prepared for {machine}: amd64 and arm64 are known")
-    apt = _apt(scratch)
+    apt = apt_get(scratch, _SUITE)
     run([*apt, "update"])
     downloads = scratch / "packages"
     downloads.mkdir()
@@ -104,27 +104,6 @@ def _lay_out(tree: Path, ready: Path, home: Path, architecture: _Architecture) -
     shutil.rmtree(final, ignore_errors=True)
     ready.rename(final)
     return final
-
-
-def _apt(scratch: Path) -> list[str | Path]:
-    """apt-get with lists, cache and sources of its own; the host's stay as they are."""
-    if not KEYRING.exists():
-        raise PrepareError(f"{KEYRING} is missing: apt-get install debian-archive-keyring")
-    scratch.chmod(0o755)
-    for name in ("lists/partial", "cache/archives/partial"):
-        (scratch / name).mkdir(parents=True)
-    sources = scratch / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYRING}] {host_archive().main} {_SUITE} main\n")
-    options = {
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State::lists": scratch / "lists",
-        "Dir::Cache": scratch / "cache",
-        "Acquire::Languages": "none",
-        "APT::Update::Post-Invoke-Success::": "/bin/true",
-    }
-    return ["apt-get", "-q", *(part for k, v in options.items() for part in ("-o", f"{k}={v}"))]
 
 
 def _point(home: Path, built: Path) -> None:
