@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bastide_agent.runtime import Runtime
 
 PROTOCOL_VERSION = 1
-CAPABILITIES = ("files", "exec")
+CAPABILITIES = ("files", "exec", "search", "terminals", "ws", "watchers", "transfer", "proxy")
 
 
 def register(router: Router, runtime: Runtime) -> None:
