@@ -61,13 +61,17 @@ class Network(Section):
     )
     table: str = Field("bastide", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="nftables table")
     nameservers: tuple[str, ...] = Field(
-        (), description="resolvers given to workspaces; empty: those of the host"
+        (), description="servers asked for the names of workspaces; empty: those of the host"
     )
     allow_private: tuple[IPv4Network, ...] = Field(
         (), description="private ranges workspaces may reach; all others are closed to them"
     )
     connections: int = Field(
         4096, ge=64, le=65536, description="most connections one workspace may have begun"
+    )
+
+    outbound_pool: tuple[IPv4Address, ...] = Field(
+        (), description="addresses of this host that workspaces can be seen as outside"
     )
 
     @field_validator("nameservers")
@@ -107,10 +111,22 @@ class Machines(Section):
     max_cpus: float = Field(32.0, ge=0.25, le=32)
     max_memory_mb: int = Field(65536, ge=128, le=65536)
     max_disk_mb: int = Field(204800, ge=64, le=204800)
+    bandwidth_mbps: float | None = Field(
+        None, ge=0.1, le=100_000, description="megabits a second each way; absent: no limit"
+    )
     pids: int = Field(1024, ge=32, description="most processes and threads in one workspace")
     boot_concurrency: int = Field(4, ge=1, description="machines booted at the same time")
     boot_timeout: float = Field(60.0, gt=0, description="seconds until a boot counts as failed")
     id_base: int = Field(1_000_000, ge=100_000, description="first host uid given to workspaces")
+
+
+class Prices(Section):
+    """What workspaces cost, in credits; a credit is worth a cent in the vendor's own anchors."""
+
+    cpu_hour: float = Field(5.0, ge=0, description="an hour of one core's time, as used")
+    memory_gib_hour: float = Field(0.6, ge=0, description="a GiB of memory for an hour")
+    disk_gib_month: float = Field(10.0, ge=0, description="a GiB of disk for a month")
+    network_gib: float = Field(2.0, ge=0, description="a GiB in or out")
 
 
 class Database(Section):
@@ -137,9 +153,11 @@ class Settings(BaseSettings):
     run_dir: Path = Field(Path("/run/bastide"), description="sockets and pid files")
     user: str = Field("bastide", description="unprivileged user of the api")
     edge_user: str = Field("bastide-edge", description="unprivileged user of the edge")
+    resolver_user: str = Field("bastide-resolver", description="unprivileged user of the resolver")
     listen: Listen = Listen()
     network: Network = Network()
     machines: Machines = Machines()
+    prices: Prices = Prices()
     database: Database = Database()
     log: Log = Log()
 
@@ -166,6 +184,11 @@ class Settings(BaseSettings):
     def node_socket(self) -> Path:
         """The unix socket of bastide-node (0660, group `user`)."""
         return self.run_dir / "node.sock"
+
+    @property
+    def resolver_socket(self) -> Path:
+        """The unix socket of bastide-node for the resolver (0660, group `resolver_user`)."""
+        return self.run_dir / "resolver.sock"
 
     @property
     def api_socket(self) -> Path:

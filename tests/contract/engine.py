@@ -8,7 +8,7 @@ import pytest
 
 from bastide.domain.machine import MachineSpec, MachineState
 from bastide.domain.network import NetworkPolicy
-from bastide.engine.contract import Engine, UnknownMachine
+from bastide.engine.contract import Engine, EngineError, UnknownMachine, Unsupported
 
 DEADLINE = 60.0
 
@@ -73,6 +73,42 @@ class EngineContract:
         await engine.start(spec)
         assert (await engine.kill(spec.id)).state is MachineState.STOPPED
         assert (await engine.start(spec)).state is MachineState.RUNNING
+
+    async def test_pause_and_resume_keep_the_boot(self, engine: Engine, spec: MachineSpec) -> None:
+        """A frozen machine is paused until it is resumed, in the same boot; both are repeatable."""
+        if not (await engine.capabilities()).pause:
+            pytest.skip("this engine cannot pause, and says so")
+        await engine.create(spec)
+        first = await engine.start(spec)
+        for _ in range(2):
+            assert (await engine.pause(spec.id)).state is MachineState.PAUSED
+        assert [status.state for status in await engine.poll()] == [MachineState.PAUSED]
+        for _ in range(2):
+            resumed = await engine.resume(spec.id)
+            assert resumed.state is MachineState.RUNNING
+            assert resumed.boot_id == first.boot_id
+        await engine.pause(spec.id)
+        assert (await engine.stop(spec.id, 5)).state is MachineState.STOPPED
+        for call in (engine.pause(spec.id), engine.resume(spec.id)):
+            with pytest.raises(EngineError):
+                await call
+
+    async def test_sizes_are_changed_hot(self, engine: Engine, spec: MachineSpec) -> None:
+        """Other limits hold in the same boot; the disk keeps its size until the next one."""
+        await engine.create(spec)
+        first = await engine.start(spec)
+        sizes = spec.resources.model_copy(
+            update={"cpus": 0.5, "memory_mb": 256, "disk_mb": spec.resources.disk_mb + 64}
+        )
+        try:
+            resized = await engine.resize(spec.id, sizes)
+        except Unsupported:
+            return
+        assert resized.boot_id == first.boot_id
+        assert resized.resources is not None
+        assert (resized.resources.cpus, resized.resources.memory_mb) == (0.5, 256)
+        assert resized.resources.disk_mb == spec.resources.disk_mb
+        assert (await engine.stats(spec.id)).memory_limit_bytes == 256 * 2**20
 
     async def test_delete_works_in_every_state(self, engine: Engine, spec: MachineSpec) -> None:
         """Deleting what is unknown, reserved, running or deleted leaves nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bastide.domain.machine import MachineSpec
-from bastide.node.errors import BootFailed, Conflict
+from bastide.node.errors import BootFailed, Conflict, Unsupported
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
 
@@ -118,6 +118,21 @@ class MachineContract(ABC):
         process = machine.process
         await machine.stop(10)
         assert (await process.wait(5)).code == 0
+        await machine.clean()
+
+    async def test_sizes_change_while_it_runs(self, make: Make) -> None:
+        """Processor and memory are taken over without a new boot; less than is in use is not."""
+        machine = await make("ready")
+        await self.boot(machine)
+        larger = self.spec.resources.model_copy(update={"cpus": 0.5, "memory_mb": 256})
+        try:
+            await machine.resize(larger)
+        except Unsupported:
+            await machine.clean()
+            return
+        assert machine.process is not None
+        assert machine.process.alive
+        await machine.resize(self.spec.resources)
         await machine.clean()
 
     async def test_a_new_node_adopts_what_runs(self, make: Make) -> None:

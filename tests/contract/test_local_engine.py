@@ -60,7 +60,7 @@ async def test_a_missing_node_is_unavailable(tmp_path: Path) -> None:
 
 async def test_refusals_keep_their_type_and_words(tmp_path: Path) -> None:
     """A refusal of the node arrives with its code and message."""
-    engine = FakeEngine()
+    engine = FakeEngine(can_pause=False)
     engine.fail["start"] = 1
     async with fake_node(tmp_path / "node.sock", engine):
         local = LocalEngine(tmp_path / "node.sock")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bastide.domain.instant import now
 from bastide.domain.machine import (
+    MEMORY_IN_USE,
     Capabilities,
     ControlAddress,
     ImageInfo,
@@ -19,10 +20,17 @@ from bastide.domain.machine import (
     MachineState,
     MachineStats,
     MachineStatus,
+    Resources,
 )
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.agent import Agent, AgentHealth, AgentRuntime, AgentUnavailable
-from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
+from bastide.engine.contract import (
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    UnknownMachine,
+    Unsupported,
+)
 
 
 @dataclass
@@ -40,11 +48,14 @@ class FakeEngine(Engine):
 
     `delay` seconds pass in every step; `hold` names steps that wait until `release(step)`;
     `fail[step] = n` makes a step refuse n times with `boot_failed`; `down` makes every call
-    raise EngineUnavailable; `lose[step] = n` does the step and then loses the answer.
+    raise EngineUnavailable; `lose[step] = n` does the step and then loses the answer;
+    `memory_in_use` is the MiB every machine uses.
     """
 
     delay: float = 0.0
     down: bool = False
+    can_pause: bool = True
+    memory_in_use: int = 1
     fail: Counter[str] = field(default_factory=Counter)
     lose: Counter[str] = field(default_factory=Counter)
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -60,7 +71,7 @@ class FakeEngine(Engine):
             tier="container",
             tier_reason="a fake has only one",
             runtime="fake",
-            pause=False,
+            pause=self.can_pause,
             snapshot=False,
             snapshot_unavailable_reason="a fake keeps no memory",
             architecture="x86_64",
@@ -118,12 +129,13 @@ class FakeEngine(Engine):
     async def start(self, spec: MachineSpec) -> MachineStatus:
         await self._step("start", spec.id)
         machine = self._machine(spec.id)
-        if machine.status.state is not MachineState.RUNNING:
+        if machine.status.state not in {MachineState.RUNNING, MachineState.PAUSED}:
             machine.spec, machine.policy = spec, spec.network
             self._move(
                 machine,
                 MachineState.RUNNING,
                 boot_id=secrets.token_hex(8),
+                resources=spec.resources,
                 started_at=now(),
                 exit=None,
                 timings={"total": 1.0},
@@ -147,6 +159,24 @@ class FakeEngine(Engine):
         found = self._machine(machine)
         if found.status.state is not MachineState.STOPPED:
             self.end(machine, MachineExit(at=now(), signal=9, requested=True))
+        return found.status
+
+    async def pause(self, machine: str) -> MachineStatus:
+        return await self._freeze("pause", machine, MachineState.PAUSED)
+
+    async def resume(self, machine: str) -> MachineStatus:
+        return await self._freeze("resume", machine, MachineState.RUNNING)
+
+    async def resize(self, machine: str, resources: Resources) -> MachineStatus:
+        await self._step("resize", machine)
+        found = self._up(machine)
+        if resources.memory_mb < self.memory_in_use:
+            raise EngineError(MEMORY_IN_USE, f"{self.memory_in_use} MiB of memory are in use")
+        disk = {"disk_mb": found.spec.resources.disk_mb}
+        resources = resources.model_copy(update=disk)
+        found.spec = found.spec.model_copy(update={"resources": resources})
+        found.status = found.status.model_copy(update={"resources": resources})
+        self._lost("resize")
         return found.status
 
     async def delete(self, machine: str) -> None:
@@ -197,6 +227,22 @@ class FakeEngine(Engine):
 
     async def close(self) -> None:
         self.drop_listeners()
+
+    async def _freeze(self, step: str, machine: str, state: MachineState) -> MachineStatus:
+        await self._step(step, machine)
+        if not self.can_pause:
+            raise Unsupported("the fake cannot pause")
+        found = self._up(machine)
+        if found.status.state is not state:
+            self._move(found, state)
+        self._lost(step)
+        return found.status
+
+    def _up(self, machine: str) -> Machine:
+        found = self._machine(machine)
+        if found.status.state not in {MachineState.RUNNING, MachineState.PAUSED}:
+            raise EngineError("conflict", f"{machine} does not run: start it first")
+        return found
 
     def release(self, step: str) -> None:
         """Let a held step go on."""

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from tests.fakes.engine import FakeEngine
 
-from bastide.domain.machine import MachineSpec
+from bastide.domain.machine import MachineSpec, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.contract import EngineError, UnknownMachine, Unsupported
 
@@ -59,8 +59,16 @@ def node_app(engine: FakeEngine) -> FastAPI:  # noqa: C901 - one small handler p
                 return await shown(engine.stop(machine, (await request.json())["grace"]))
             case "kill":
                 return await shown(engine.kill(machine))
+            case "pause":
+                return await shown(engine.pause(machine))
+            case "resume":
+                return await shown(engine.resume(machine))
             case _:
                 raise Unsupported(f"{verb} is not supported")
+
+    @app.put("/v1/machines/{machine}/resources")
+    async def resources(machine: str, sizes: Resources) -> Any:
+        return await shown(engine.resize(machine, sizes))
 
     @app.put("/v1/machines/{machine}/network")
     async def network(machine: str, policy: NetworkPolicy) -> Any:

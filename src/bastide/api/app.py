@@ -21,11 +21,13 @@ from bastide.api.openapi import describe
 from bastide.api.refusals import refused_by_framework, refused_request
 from bastide.api.requests import RequestFrame, request_id_of
 from bastide.api.routes import (
+    account,
     images,
     keys,
     lifecycle,
     network,
     power,
+    resources,
     runtime_access,
     system,
     tokens,
@@ -38,9 +40,11 @@ ROUTERS = (
     tokens.router,
     keys.router,
     images.router,  # before the workspaces: its path would read as the id "images"
+    account.router,  # as well: "quota", "estimate", "archived"
     workspaces.router,
     power.router,
     lifecycle.router,
+    resources.router,
     runtime_access.router,
     network.router,
 )

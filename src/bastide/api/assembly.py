@@ -22,17 +22,22 @@ from bastide.services.accounts import AccountService
 from bastide.services.allowance import Allowance
 from bastide.services.bell import Bell
 from bastide.services.catalogue import Catalogue
+from bastide.services.details import DetailService
 from bastide.services.gateway import EdgeMaps, Gateway
 from bastide.services.keys import KeyService
+from bastide.services.leases import LeaseService
 from bastide.services.lifecycle import LifecycleService
 from bastide.services.network import NetworkService
 from bastide.services.power import PowerService
 from bastide.services.queue import Queue
+from bastide.services.quota import QuotaService
 from bastide.services.reach import Reach
+from bastide.services.resources import ResourceService
 from bastide.services.runtime_access import RuntimeAccessService
 from bastide.services.tokens import TokenService
 from bastide.services.workspaces import WorkspaceService
 from bastide.settings import Settings
+from bastide.store.clock import Time, database_time
 from bastide.store.database import Database
 from bastide.store.migrate import migrate
 
@@ -44,6 +49,7 @@ class Outside:
     engine: Engine
     agent: Agent
     edge: EdgeMaps
+    time: Time = database_time
 
     @classmethod
     @asynccontextmanager
@@ -85,7 +91,10 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             reach=reach,
             gateway=gateway,
             pids=settings.machines.pids,
+            time=outside.time,
         )
+        lifecycle = LifecycleService(database, outside.engine, catalogue, workspaces)
+        access = RuntimeAccessService(database, workspaces, reach, gateway)
         await stack.enter_async_context(running("pipelines", Runner(tools).run()))
         yield Services(
             settings=settings,
@@ -98,6 +107,17 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             workspaces=workspaces,
             power=PowerService(database, queue, allowance, workspaces),
             network=NetworkService(workspaces),
-            lifecycle=LifecycleService(database, outside.engine, catalogue, workspaces),
-            runtime_access=RuntimeAccessService(database, workspaces, reach, gateway),
+            lifecycle=lifecycle,
+            leases=LeaseService(database, catalogue, workspaces, outside.time),
+            resources=ResourceService(
+                database,
+                queue,
+                outside.engine,
+                catalogue=catalogue,
+                allowance=allowance,
+                workspaces=workspaces,
+            ),
+            quota=QuotaService(database, allowance, settings.machines, settings.prices),
+            details=DetailService(outside.engine, lifecycle, access),
+            runtime_access=access,
         )

@@ -10,10 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from bastide.services.accounts import AccountService
 from bastide.services.catalogue import Catalogue
+from bastide.services.details import DetailService
 from bastide.services.keys import KeyService
+from bastide.services.leases import LeaseService
 from bastide.services.lifecycle import LifecycleService
 from bastide.services.network import NetworkService
 from bastide.services.power import PowerService
+from bastide.services.quota import QuotaService
+from bastide.services.resources import ResourceService
 from bastide.services.runtime_access import RuntimeAccessService
 from bastide.services.tokens import TokenService
 from bastide.services.workspaces import WorkspaceService
@@ -36,6 +40,10 @@ class Services:
     power: PowerService
     network: NetworkService
     lifecycle: LifecycleService
+    leases: LeaseService
+    resources: ResourceService
+    quota: QuotaService
+    details: DetailService
     runtime_access: RuntimeAccessService
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from bastide.domain.instant import iso, now
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
+from bastide.services.details import Details
 from bastide.services.lifecycle import LifecycleView, MachineView
+from bastide.services.quota import Quota, Use
 from bastide.services.views import WorkspaceView
 from bastide.store.tables import Operation, Workspace
 
@@ -43,12 +45,9 @@ def workspace(view: WorkspaceView) -> dict[str, Any]:
         "ready": ready,
         "provisioning": provisioning(view),
         "lifecycle": {
-            "ttl": None,
-            "ttl_action": None,
-            "remove_on_exit": False,
+            **lease(row),
             "restart_policy": row.config.get("restart_policy"),
             "max_restarts": row.config.get("max_restarts", 0),
-            "ttl_expires_at": None,
         },
         "resources": {**sizes(row), "status": status},
         "config": {**sizes(row), **row.config, "network_config": _network_config(row)},
@@ -56,6 +55,86 @@ def workspace(view: WorkspaceView) -> dict[str, Any]:
         "image_capabilities": [],
         "created_at": iso(row.created_at),
         "updated_at": iso(row.updated_at),
+    }
+
+
+def lease(row: Workspace) -> dict[str, Any]:
+    """The lease of a temporary workspace; a permanent one has none."""
+    return {
+        "ttl": row.ttl,
+        "ttl_action": row.ttl_action.value if row.ttl_action else None,
+        "remove_on_exit": row.remove_on_exit,
+        "ttl_expires_at": _iso(row.lease_expires_at),
+    }
+
+
+def resources(view: WorkspaceView) -> dict[str, Any]:
+    """The `resources` of GET /workspace/:id/resources."""
+    status = view.condition.status.value
+    return {**sizes(view.row), "cpu_config": {"quota": "standard"}, "status": status}
+
+
+def archived(view: WorkspaceView) -> dict[str, Any]:
+    """A workspace whose machine is gone for good, with when and why."""
+    row = view.row
+    return {
+        **workspace(view),
+        "archived_at": _iso(row.archived_at),
+        "archived_reason": row.archived_reason,
+        "deleted": row.deleted_at is not None,
+    }
+
+
+def details(found: Details) -> dict[str, Any]:
+    """Everything about a workspace (spec 4.1)."""
+    view = found.lifecycle.workspace
+    shown = workspace(view)
+    return {
+        "workspace": shown,
+        "token": found.token,
+        "stats": None if found.stats is None else found.stats.model_dump(),
+        "ssh": None,
+        "api_access": {
+            "enabled": view.row.runtime_enabled,
+            "running": view.row.runtime_enabled and shown["ready"],
+            "token": found.token,
+            "expires_at": _iso(found.token_expires_at),
+        },
+        "lifecycle": lifecycle(found.lifecycle),
+        "config": shown["config"],
+    }
+
+
+def quota(name: str, found: Quota) -> dict[str, Any]:
+    """The account's limits and use, by the names the clients know (spec 4.1)."""
+    owned, running = _use(found.owned), _use(found.running)
+    return {
+        "plan": "self-hosted",
+        "planLabel": name,
+        "canCreate": found.reason is None,
+        "reason": found.reason,
+        "maxWorkspaces": found.max_workspaces,
+        "currentWorkspaces": found.owned.count,
+        "maxSandboxes": found.max_workspaces,
+        "currentSandboxes": found.owned.count,
+        "limits": {
+            "cpus": found.largest.cpus,
+            "memory_mb": found.largest.memory_mb,
+            "disk_size_mb": found.largest.disk_mb,
+        },
+        "pool": {**dict.fromkeys(owned), "count": found.max_workspaces},
+        "pool_usage": owned,
+        "running_pool": {**dict.fromkeys(running), "count": found.max_running},
+        "running_pool_usage": running,
+    }
+
+
+def _use(use: Use) -> dict[str, Any]:
+    return {
+        "count": use.count,
+        "cpus": use.cpus,
+        "memory_mb": use.memory_mb,
+        "disk_size_mb": use.disk_mb,
     }
 
 
@@ -96,12 +175,9 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
         "restart_policy": row.config.get("restart_policy"),
         "max_restarts": row.config.get("max_restarts", 0),
         "restart_info": found.restart_info,
-        "ttl": None,
-        "ttl_action": None,
-        "remove_on_exit": False,
+        **lease(row),
         "uptime": _uptime(view),
-        "ttl_expires_at": None,
-        "expires_at": None,
+        "expires_at": _iso(row.lease_expires_at),
         "created_at": iso(row.created_at),
         "idle": None,
         "snapshot_supported": able.snapshot,
@@ -177,7 +253,7 @@ def _error(operation: Operation) -> dict[str, str] | None:
 def _uptime(view: WorkspaceView) -> int:
     """Whole seconds since the last start; 0 while it does not run."""
     started = view.row.started_at
-    if started is None or view.condition.status is not Status.RUNNING:
+    if started is None or view.condition.status not in {Status.RUNNING, Status.PAUSED}:
         return 0
     return max(0, int((now() - started).total_seconds()))
 

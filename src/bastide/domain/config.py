@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from bastide.domain.lease import Action, Ttl
 from bastide.domain.restart import RestartPolicy
 
 MAX_TEXT_BYTES = 64 * 1024
@@ -31,9 +32,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII)
 _ABSENT: tuple[object, ...] = (None, False, 0, "", [], {}, {"enabled": False})
 
 LATER = {
-    "ttl": "temporary workspaces (ttl) are not available yet; leave ttl out",
-    "ttl_action": "temporary workspaces (ttl_action) are not available yet; leave it out",
-    "remove_on_exit": "temporary workspaces (remove_on_exit) are not available yet; leave it out",
     "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
     "auto_stop_seconds": "automatic stop is not available yet; leave it out",
     "ssh_access": "SSH access is not available yet; leave ssh_access out or send false",
@@ -251,9 +249,10 @@ class Config(BaseModel):
     network_config: NetworkConfig | None = None
     allow_internet: StrictBool | None = None
 
-    ttl: Later = None
-    ttl_action: Later = None
-    remove_on_exit: Later = None
+    ttl: Ttl | None = None
+    ttl_action: Action | None = None
+    remove_on_exit: StrictBool | None = None
+
     idle: Later = None
     ssh_access: Later = None
     workloads: Later = None

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -15,6 +14,8 @@ from pydantic import (
 )
 
 from bastide.domain.config import Config, Later, Text
+from bastide.domain.errors import ValidationFailed
+from bastide.domain.lease import Lease, TtlAction
 from bastide.domain.lifecycle import Mode
 from bastide.domain.slug import check_slug
 
@@ -34,12 +35,6 @@ def _printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not contain control characters")
     return value.strip()
-
-
-def _permanent(value: Any) -> Any:
-    if value == Mode.TEMPORARY:
-        raise ValueError('temporary workspaces are not available yet; mode is "permanent"')
-    return value
 
 
 def _url(value: str) -> str:
@@ -65,7 +60,7 @@ class CreateWorkspace(BaseModel):
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")] | None = (
         Field(None, description="slug of a namespace; absent: a personal workspace")
     )
-    mode: Annotated[Mode, BeforeValidator(_permanent)] | None = None
+    mode: Mode | None = None
     config: Config | None = None
     wait_ready: StrictBool = False
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
@@ -76,6 +71,32 @@ class CreateWorkspace(BaseModel):
     def _older_clients(cls, value: Any) -> Any:
         """Move the convenience fields into `config`, which wins where both are given."""
         return move_sizes(value)
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease of a temporary workspace; None: it is to be permanent.
+
+        A `ttl` without `mode` asks for a temporary one; a temporary one must have it (spec 5.1).
+
+        Raises:
+            ValidationFailed: mode and lease contradict each other.
+        """
+        config = self.config or Config()
+        if self.mode is Mode.TEMPORARY or (self.mode is None and config.ttl is not None):
+            if config.ttl is None:
+                raise ValidationFailed(
+                    "config.ttl", 'A temporary workspace needs config.ttl, such as "1h".'
+                )
+            action = config.ttl_action or TtlAction.STOP
+            return Lease(config.ttl, action, bool(config.remove_on_exit))
+        for field in ("ttl", "ttl_action", "remove_on_exit"):
+            if getattr(config, field):
+                raise ValidationFailed(
+                    f"config.{field}",
+                    f"{field} belongs to a temporary workspace; leave it out, or set mode to "
+                    '"temporary" and give config.ttl.',
+                )
+        return None
 
 
 class UpdateWorkspace(BaseModel):

@@ -40,8 +40,7 @@ def _ttl(value: Any) -> Any:
 def _action(value: Any) -> Any:
     if value == "suspend":
         raise ValueError(
-            "suspend (memory saved to disk) is not available here; "
-            'use "stop", "pause" or "remove"'
+            'suspend (memory saved to disk) is not available here; use "stop", "pause" or "remove"'
         )
     return value
 
@@ -125,4 +124,3 @@ class Ping(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     ttl_seconds: Annotated[int, BeforeValidator(parse_duration)] | None = Field(None)
-

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bastide.domain.network import NetworkPolicy
 
 WORKSPACE_ID = r"^ws_[0-9a-f]{8,32}$"
+SSH_PORT = 22
 CONTROL_PORT = 9989
 RUNTIME_PORT = 9990
 
@@ -24,6 +25,10 @@ AGENT_ARGV = (
 """Process 1 of every machine. No shell and no launcher: an image may hold neither."""
 AGENT_ENV = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """Environment of process 1 alone (processes get their own): keeps the agent's heap small."""
+
+
+MEMORY_IN_USE = "memory_in_use"
+"""Code of the refusal to give a running machine less memory than it uses."""
 
 
 class Document(BaseModel):
@@ -60,6 +65,19 @@ class RuntimeAccess(Document):
     token: str | None = Field(None, pattern=r"^[0-9a-f]{32,128}$", repr=False)
 
 
+class SshAccess(Document):
+    """The SSH server on port 22: on or off, its own key, and who may enter as root.
+
+    `host_key` is a private key in OpenSSH's format, `password_hash` what crypt(3) reads (None: no
+    password opens it), `keys` are lines of authorized_keys.
+    """
+
+    enabled: bool = False
+    host_key: str | None = Field(None, max_length=16384, repr=False)
+    password_hash: str | None = Field(None, max_length=256, repr=False)
+    keys: tuple[str, ...] = Field((), max_length=200)
+
+
 class MachineSpec(Document):
     """Everything needed to make and boot the machine of one workspace.
 
@@ -73,6 +91,7 @@ class MachineSpec(Document):
     resources: Resources
     network: NetworkPolicy = NetworkPolicy()
     runtime: RuntimeAccess = RuntimeAccess()
+    ssh: SshAccess = SshAccess()
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     cmd: tuple[str, ...] | None = None
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from bastide.domain.machine import MachineExit
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 STEADY_AFTER = 60.0
+HISTORY = 10
+"""Ends that are kept for people to see."""
 
 
 class RestartPolicy(StrEnum):
@@ -21,32 +26,101 @@ class RestartPolicy(StrEnum):
     UNLESS_STOPPED = "unless-stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """Start again in `delay` seconds; `count` restarts have then been made in a row."""
+Cause = Literal["exit", "lost", "failed_start"]
 
-    delay: float
-    count: int
+
+class End(BaseModel):
+    """One end of a machine that nobody asked for.
+
+    `cause`: it ended by itself, was lost with its host, or did not come up. `restarted` tells
+    whether a restart followed, `delay` after how many seconds.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    at: datetime
+    cause: Cause
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    restarted: bool = False
+    delay: float | None = None
+
+
+class Restarts(BaseModel):
+    """The restarts since a person last started the workspace; newest end first.
+
+    `count` is what `max_restarts` bounds; `streak` counts those without a steady minute between
+    them, and sets the delay.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    count: int = 0
+    streak: int = 0
+    history: tuple[End, ...] = ()
+
+    def ended(self, end: End) -> Restarts:
+        """With one more end, that no restart followed."""
+        return self.model_copy(update={"history": (end, *self.history)[:HISTORY]})
+
+    def shown(self) -> dict[str, Any]:
+        """`restart_info` on the wire; empty while nothing has happened (seed 003)."""
+        if not self.history:
+            return {}
+        return {"count": self.count, **self.model_dump(mode="json", include={"history"})}
+
+
+def unseen(ended: MachineExit | None) -> bool:
+    """Whether nobody saw how it ended: its host, or the node with it, went down."""
+    if ended is None or ended.requested:
+        return True
+    return ended.code is None and ended.signal is None and not ended.oom
 
 
 def after_exit(
-    policy: RestartPolicy, ended: MachineExit, *, count: int, most: int, ran: float
-) -> Restart | None:
-    """The restart due after `ended`, or None when the workspace stays stopped.
+    policy: RestartPolicy, ended: MachineExit, past: Restarts, *, most: int, ran: float
+) -> Restarts:
+    """What becomes of the restarts after `ended`; its newest end says whether one is due.
 
     Args:
         policy: the workspace's policy.
         ended: how the machine ended.
-        count: restarts since the owner last started it.
+        past: the restarts so far.
         most: `max_restarts`; 0 is unlimited.
         ran: seconds the machine had run; after a steady minute the delay begins anew.
     """
-    if policy is RestartPolicy.NO:
-        return None
+    end = End(at=ended.at, cause="exit", code=ended.code, signal=ended.signal, oom=ended.oom)
     failed = ended.code != 0 or ended.signal is not None or ended.oom
     if policy is RestartPolicy.ON_FAILURE and not failed:
-        return None
-    if most and count >= most:
-        return None
-    steps = 0 if ran >= STEADY_AFTER else min(count, 10)
-    return Restart(min(FIRST_DELAY * 2**steps, LONGEST_DELAY), count + 1)
+        return past.ended(end)
+    return _again(policy, end, past, most=most, ran=ran)
+
+
+def after_failed_start(
+    policy: RestartPolicy, at: datetime, past: Restarts, *, most: int
+) -> Restarts:
+    """The same after a restart of ours that did not come up: it counts as a failure."""
+    return _again(policy, End(at=at, cause="failed_start"), past, most=most, ran=0.0)
+
+
+def after_loss(policy: RestartPolicy, at: datetime, past: Restarts) -> Restarts:
+    """The same after a machine was lost with its host.
+
+    That is no fault of the workspace: it does not count, and waits for nothing. `no` and
+    `on-failure` stay stopped, as nobody knows of a failure.
+    """
+    end = End(at=at, cause="lost")
+    if policy in {RestartPolicy.NO, RestartPolicy.ON_FAILURE}:
+        return past.ended(end)
+    return past.ended(end.model_copy(update={"restarted": True, "delay": 0.0}))
+
+
+def _again(policy: RestartPolicy, end: End, past: Restarts, *, most: int, ran: float) -> Restarts:
+    """One more restart, unless the policy or `max_restarts` is against it."""
+    if policy is RestartPolicy.NO or (most and past.count >= most):
+        return past.ended(end)
+    streak = 0 if ran >= STEADY_AFTER else past.streak
+    delay = min(FIRST_DELAY * 2 ** min(streak, 10), LONGEST_DELAY)
+    with_end = past.ended(end.model_copy(update={"restarted": True, "delay": delay}))
+    return with_end.model_copy(update={"count": past.count + 1, "streak": streak + 1})

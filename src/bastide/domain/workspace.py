@@ -31,8 +31,10 @@ _BUSY = {
     OperationKind.START: Status.STARTING,
     OperationKind.RESTART: Status.STARTING,
     OperationKind.STOP: Status.STOPPING,
+    OperationKind.DESTROY: Status.STOPPING,
     OperationKind.DELETE: Status.STOPPING,
 }
+"""Operations not named here leave the status as the machine's is: they take moments."""
 _SEEN = {
     MachineState.ABSENT: Status.STOPPED,
     MachineState.STOPPED: Status.STOPPED,
@@ -47,6 +49,10 @@ _DOING = {
     OperationKind.START: "starting",
     OperationKind.RESTART: "restarting",
     OperationKind.STOP: "stopping",
+    OperationKind.PAUSE: "being paused",
+    OperationKind.RESUME: "being resumed",
+    OperationKind.RESIZE: "being resized",
+    OperationKind.DESTROY: "being destroyed",
     OperationKind.DELETE: "being deleted",
 }
 
@@ -66,9 +72,14 @@ class Condition:
     creation_failed: bool = False
 
     @property
+    def deleting(self) -> bool:
+        """Whether it is on its way out, so that nothing of it may change any more."""
+        return self.doing is OperationKind.DELETE or self.desired is DesiredState.DELETED
+
+    @property
     def status(self) -> Status:
         """The `status` shown to clients."""
-        if self.doing is not None:
+        if self.doing in _BUSY:
             return _BUSY[self.doing]
         if self.creation_failed:
             return Status.ERROR
@@ -103,44 +114,96 @@ def judge(kind: OperationKind, now: Condition, *, force: bool = False) -> Verdic
 
     Deleting is possible in every state and supersedes everything; a repeat of what is going on
     joins it; stopping what is stopped and starting what runs have nothing to do (spec 4.2), the
-    latter unless forced.
+    latter unless forced. Destroying supersedes everything but a creation.
     """
-    if now.doing is OperationKind.DELETE or now.desired is DesiredState.DELETED:
+    if now.deleting:
         if kind is OperationKind.DELETE:
             return Verdict(Answer.JOIN)
         return Verdict(Answer.REFUSE, "the workspace is being deleted")
     if kind is OperationKind.DELETE:
         return Verdict(Answer.BEGIN, supersede=now.doing is not None)
-    if now.doing is None:
-        return _judge_idle(kind, now, force=force)
-    if now.automatic or now.doing is kind:
-        return Verdict(Answer.BEGIN if now.automatic else Answer.JOIN, supersede=now.automatic)
-    return Verdict(
-        Answer.REFUSE,
-        f"the workspace is {_DOING[now.doing]}; wait until that is done and try again",
-    )
+    if now.doing is not None:
+        return _judge_busy(kind, now, now.doing)
+    return _judge_idle(kind, now, force=force)
 
 
 def _judge_idle(kind: OperationKind, now: Condition, *, force: bool) -> Verdict:
     """The verdict when nothing is going on."""
-    if kind is OperationKind.PROVISION:
-        if now.creation_failed:
-            return Verdict(Answer.BEGIN)
-        return Verdict(
-            Answer.REFUSE, "only a failed creation can be retried; this workspace was created"
-        )
-    running = now.observed is MachineState.RUNNING and now.desired is DesiredState.RUNNING
-    stopped = now.observed in {MachineState.STOPPED, MachineState.ABSENT}
-    if kind is OperationKind.STOP and (
-        now.creation_failed or (stopped and now.desired is DesiredState.STOPPED)
-    ):
-        return Verdict(Answer.NOTHING)
     if now.creation_failed:
-        return Verdict(
-            Answer.REFUSE,
-            "the creation of this workspace failed; retry it with POST "
-            "/workspace/:id/provisioning/retry or delete it",
-        )
-    if kind is OperationKind.START and running and not force:
+        return _judge_failed(kind)
+    if _has_nothing_to_do(kind, now, force=force):
         return Verdict(Answer.NOTHING)
-    return Verdict(Answer.BEGIN)
+    reason = _objection(kind, now)
+    return Verdict(Answer.REFUSE, reason) if reason else Verdict(Answer.BEGIN)
+
+
+def _judge_busy(kind: OperationKind, now: Condition, doing: OperationKind) -> Verdict:
+    """The verdict while `doing` is going on.
+
+    A change of sizes never takes the place of something else, which would then be left undone,
+    and never joins another, which may be of other sizes.
+    """
+    if kind is not OperationKind.RESIZE:
+        if now.automatic:
+            return Verdict(Answer.BEGIN, supersede=True)
+        if doing is kind:
+            return Verdict(Answer.JOIN)
+    if kind is OperationKind.DESTROY and doing is not OperationKind.PROVISION:
+        return Verdict(Answer.BEGIN, supersede=True)
+    return Verdict(
+        Answer.REFUSE,
+        f"the workspace is {_DOING[doing]}; wait until that is done and try again",
+    )
+
+
+def _judge_failed(kind: OperationKind) -> Verdict:
+    """The verdict on a workspace that never came to life."""
+    if kind is OperationKind.PROVISION:
+        return Verdict(Answer.BEGIN)
+    if kind in {OperationKind.STOP, OperationKind.DESTROY}:
+        return Verdict(Answer.NOTHING)
+    return Verdict(
+        Answer.REFUSE,
+        "the creation of this workspace failed; retry it with POST "
+        "/workspace/:id/provisioning/retry or delete it",
+    )
+
+
+def _has_nothing_to_do(kind: OperationKind, now: Condition, *, force: bool) -> bool:
+    """Whether an idle workspace is already as `kind` would leave it."""
+    stopped = now.desired is DesiredState.STOPPED
+    match kind:
+        case OperationKind.START:
+            return _is(now, DesiredState.RUNNING, MachineState.RUNNING) and not force
+        case OperationKind.RESUME:
+            return _is(now, DesiredState.RUNNING, MachineState.RUNNING)
+        case OperationKind.PAUSE:
+            return _is(now, DesiredState.PAUSED, MachineState.PAUSED)
+        case OperationKind.STOP:
+            return stopped and now.observed in {MachineState.STOPPED, MachineState.ABSENT}
+        case OperationKind.DESTROY:
+            return stopped and now.observed is MachineState.ABSENT
+        case _:
+            return False
+
+
+def _objection(kind: OperationKind, now: Condition) -> str:
+    """Why `kind` cannot begin in an idle workspace; empty when it can."""
+    paused = now.observed is MachineState.PAUSED
+    up = paused or now.observed is MachineState.RUNNING
+    if kind is OperationKind.PROVISION:
+        return "only a failed creation can be retried; this workspace was created"
+    if kind is OperationKind.START and paused:
+        return "the workspace is paused; let it go on with POST /workspace/:id/resume"
+    if kind in {OperationKind.PAUSE, OperationKind.RESUME} and not up:
+        return "the workspace is not running; start it with POST /workspace/:id/start"
+    if kind is OperationKind.RESIZE and paused:
+        return (
+            "the workspace is paused; resume it first, or save the sizes for the next start "
+            "with apply: false"
+        )
+    return ""
+
+
+def _is(now: Condition, desired: DesiredState, observed: MachineState) -> bool:
+    return now.desired is desired and now.observed is observed

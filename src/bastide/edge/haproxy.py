@@ -65,6 +65,11 @@ _ANSWERS = {
         "Runtime access is off. Enable it with POST /workspace/{id}/runtime-api-access/enable.",
     ),
     "not_found": (404, "not_found", "There is no such workspace any more."),
+    "paused": (
+        409,
+        "vm_paused",
+        "The workspace is paused. Let it go on with POST /workspace/{id}/resume.",
+    ),
     "down": (
         503,
         "VM_UNAVAILABLE",

@@ -25,7 +25,7 @@ from bastide.domain.machine import WORKSPACE_ID
 MAP_NAME = "workspaces.map"
 MAP_LIMIT = 64 * 1024 * 1024
 
-GatewayState = Literal["open", "closed", "disabled", "down"]
+GatewayState = Literal["open", "closed", "disabled", "paused", "down"]
 
 _TOKEN = re.compile(r"[0-9a-f]{32,128}")
 _ABSENT = "-"
@@ -41,7 +41,7 @@ class GatewayEntry:
     """What the edge may do with requests for one workspace.
 
     States: `open` (pass), `closed` (public access is off), `disabled` (runtime access is off),
-    `down` (no machine runs). Only an open entry must have an address and a raw token; the others
+    `paused` (its processes are frozen), `down` (no machine runs). Only an open entry must have an address and a raw token; the others
     may leave them out. A workspace that is not in the map does not exist for the edge.
 
     Raises:

@@ -12,6 +12,7 @@ from bastide.domain.machine import (
     MachineSpec,
     MachineStats,
     MachineStatus,
+    Resources,
 )
 from bastide.domain.network import NetworkPolicy
 
@@ -55,7 +56,7 @@ class Engine(ABC):
 
     Must be implemented: `capabilities`, `images`, `create`, `start`, `stop`, `kill`, `delete`,
     `apply_network`, `status`, `poll`, `stats`, `console`, `events`, `close`.
-    May be implemented: `pause`, `resume`.
+    May be implemented: `pause`, `resume`, `resize`.
 
     All raise `EngineUnavailable` when the engine cannot be reached and `EngineError` when it
     refuses; those that name a machine raise `UnknownMachine` if it does not exist, except
@@ -125,3 +126,12 @@ class Engine(ABC):
     async def resume(self, machine: str) -> MachineStatus:
         """Let a paused machine go on."""
         raise Unsupported(f"{machine} cannot be resumed on this engine")
+
+    async def resize(self, machine: str, resources: Resources) -> MachineStatus:
+        """Give a running machine other limits of processor and memory, without a new boot.
+
+        A larger disk counts from the next boot. `EngineError("memory_in_use")`, with nothing
+        changed, when it uses more memory than it would have.
+        """
+        del resources
+        raise Unsupported(f"{machine} cannot be resized while it runs on this engine")

@@ -16,6 +16,7 @@ from bastide.domain.machine import (
     MachineSpec,
     MachineStats,
     MachineStatus,
+    Resources,
 )
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.contract import (
@@ -114,6 +115,12 @@ class LocalEngine(Engine):
     async def resume(self, machine: str) -> MachineStatus:
         """Let it go on."""
         return await self._read(MachineStatus, "POST", f"/v1/machines/{machine}/resume")
+
+    async def resize(self, machine: str, resources: Resources) -> MachineStatus:
+        """Other limits, hot."""
+        return await self._read(
+            MachineStatus, "PUT", f"/v1/machines/{machine}/resources", body=_json(resources)
+        )
 
     async def delete(self, machine: str) -> None:
         """Remove everything of it; unknown is fine."""

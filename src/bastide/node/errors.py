@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from bastide.domain.machine import MEMORY_IN_USE
+
 
 class NodeError(Exception):
     """An operation that was refused or failed; the text says what to do about it.
@@ -31,6 +33,13 @@ class Conflict(NodeError):  # noqa: N818
     """The machine is in a state that does not allow this."""
 
     code = "conflict"
+    status = 409
+
+
+class MemoryInUse(NodeError):  # noqa: N818
+    """The machine uses more memory than it would be left with."""
+
+    code = MEMORY_IN_USE
     status = 409
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bastide.domain.machine import MachineSpec
+from bastide.domain.machine import MachineSpec, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.node.documents import StopRequest, document
 from bastide.node.errors import Invalid
@@ -101,6 +101,17 @@ async def network(request: Request) -> Response:
     return _answer(await _node(request).fleet.apply_network(_machine(request), policy))
 
 
+async def resources(request: Request) -> Response:
+    """Other limits for a running machine."""
+    sizes = await document(request, Resources)
+    return _answer(await _node(request).fleet.resize(_machine(request), sizes))
+
+
+async def blocked(request: Request) -> Response:
+    """What the firewall refused it lately."""
+    return _answer(await _node(request).fleet.blocked(_machine(request)))
+
+
 async def machines(request: Request) -> Response:
     """What every machine does now."""
     return _list("machines", _node(request).fleet.all())
@@ -151,7 +162,9 @@ ROUTES = [
     Route(f"{_ONE}/kill", kill, methods=["POST"]),
     Route(f"{_ONE}/pause", pause, methods=["POST"]),
     Route(f"{_ONE}/resume", resume, methods=["POST"]),
+    Route(f"{_ONE}/resources", resources, methods=["PUT"]),
     Route(f"{_ONE}/network", network, methods=["PUT"]),
+    Route(f"{_ONE}/blocked", blocked),
     Route(f"{_ONE}/stats", stats),
     Route(f"{_ONE}/console", console),
 ]

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MachineExit, MachineState, MachineStatus
-from bastide.domain.operation import OperationKind
-from bastide.domain.restart import RestartPolicy, after_exit
+from bastide.domain.machine import MachineState, MachineStatus
 from bastide.engine.contract import EngineError
 from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.restarts import react
 from bastide.services.bell import heard
 from bastide.services.machines import observed, unobserved
 from bastide.services.views import WorkspaceView, view_of, views_of
@@ -35,6 +33,7 @@ log = structlog.get_logger(__name__)
 EVERY = 2.0
 LISTEN_AGAIN = 1.0
 _COMPARED = ("observed_state", "address", "boot_id", "observed_exit", "ready")
+_WANTED = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 _ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
 
 
@@ -100,7 +99,7 @@ class Observation:
         values = unobserved(at) if status is None else observed(status, at)
         same = all(getattr(view.row, name) == values[name] for name in _COMPARED)
         ended = MachineState(values["observed_state"]) in _ENDED
-        wanted = view.row.desired_state is DesiredState.RUNNING
+        wanted = view.row.desired_state in _WANTED
         if same and not (ended and wanted):
             return False
         try:
@@ -131,46 +130,4 @@ class Observation:
             if view.doing is not None:
                 return None
             await workspaces.update(row.id, values)
-            return await self._react(session, view, status) if act else None
-
-    async def _react(
-        self, session: AsyncSession, view: WorkspaceView, status: MachineStatus | None
-    ) -> Operation | None:
-        """Begin again what should run and does not, or let it rest."""
-        row = view.row
-        ended = status.exit if status is not None else None
-        if ended is None or ended.requested:
-            log.warning("machine.lost", workspace_id=row.id)
-            return await self._again(session, row, {"cause": "lost", "count": 0}, 0)
-        count = _count(view.newest)
-        started = (status.started_at if status else None) or row.started_at or ended.at
-        due = after_exit(
-            RestartPolicy(row.config.get("restart_policy", RestartPolicy.ALWAYS)),
-            ended,
-            count=count,
-            most=int(row.config.get("max_restarts", 0)),
-            ran=(ended.at - started).total_seconds(),
-        )
-        log.info("machine.ended", workspace_id=row.id, code=ended.code, restarts=count)
-        if due is None:
-            await Workspaces(session).update(row.id, {"desired_state": DesiredState.STOPPED})
-            return None
-        cause = {"cause": "exit", "count": due.count, "exit": _plain(ended)}
-        return await self._again(session, row, cause, due.delay)
-
-    async def _again(
-        self, session: AsyncSession, row: Workspace, params: Mapping[str, Any], delay: float
-    ) -> Operation:
-        run_after = now() + timedelta(seconds=delay)
-        return await self._tools.queue.insert(
-            session, row.id, OperationKind.START, params, run_after
-        )
-
-
-def _count(newest: Operation | None) -> int:
-    """Restarts in a row: those since an operation that a person asked for."""
-    return int(newest.params.get("count", 0)) if newest is not None else 0
-
-
-def _plain(ended: MachineExit) -> dict[str, Any]:
-    return ended.model_dump(mode="json")
+            return await react(session, self._tools.queue, fresh, status) if act else None

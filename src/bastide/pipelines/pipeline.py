@@ -15,16 +15,20 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
+from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState, Phase
 from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
+from bastide.pipelines.aftermath import follow
 from bastide.pipelines.owner import Owner
 from bastide.services.bell import heard
 from bastide.services.gateway import Gateway
 from bastide.services.machines import access_of
 from bastide.services.queue import Queue
 from bastide.services.reach import Reach
+from bastide.store.clock import Time, database_time
 from bastide.store.database import Database
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation, Workspace
@@ -46,6 +50,7 @@ class Tools:
     `pids`: processes of one workspace. Seconds: `grace` of a stop, `patience` with an engine that
     cannot be reached, `lock` until a silent pass counts as dead, `beat` between signs of life,
     `poll` between looks for rows that nobody rings for, `settle` a phase must last to be written.
+    `time` is the clock of leases.
     """
 
     database: Database
@@ -60,6 +65,7 @@ class Tools:
     beat: float = 5.0
     poll: float = 1.0
     settle: float = 0.05
+    time: Time = database_time
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,17 @@ class Pipeline(ABC):
         """Whether to try again while the engine cannot be reached; at least one try is made."""
         waited = (now() - job.operation.created_at).total_seconds()
         return waited < self.tools.patience or job.operation.attempts <= 1
+
+    async def booted_since(self, job: Job) -> bool:
+        """Whether an earlier pass of this operation has booted the machine anew already."""
+        before = job.operation.params.get("boot_id")
+        if job.operation.attempts <= 1 or before is None:
+            return False
+        try:
+            status = await self.tools.engine.status(job.row.id)
+        except UnknownMachine:
+            return False
+        return status.state is MachineState.RUNNING and status.boot_id != before
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -268,17 +285,32 @@ class Pipeline(ABC):
                     job.operation.id, job.lock, _final(outcome)
                 ):
                     return False
-                workspaces = Workspaces(session)
-                if outcome.workspace is None:
-                    await workspaces.mark_deleted(job.row.id)
-                else:
-                    await workspaces.update(job.row.id, outcome.workspace)
-                row = await workspaces.get(job.row.id)
+                row, after = await self._write(session, job, outcome)
             await self._publish(job, row)
+        self.tools.queue.announce(after)
         if row is not None:
             await self._catch_up(job, row)
         self.tools.queue.bell.ring(f"end:{job.operation.id}")
         return True
+
+    async def _write(
+        self, session: AsyncSession, job: Job, outcome: Done
+    ) -> tuple[Workspace | None, Operation | None]:
+        """Write the end into the workspace; the row then, and the operation that must follow."""
+        workspaces = Workspaces(session)
+        if outcome.workspace is None:
+            cause = job.operation.params.get("cause")
+            archived = cause if cause in {"exit", "ttl"} else None
+            await workspaces.mark_deleted(job.row.id, archived)
+            return None, None
+        await workspaces.update(job.row.id, outcome.workspace)
+        row = await workspaces.get(job.row.id)
+        if row is None:
+            return None, None
+        good = outcome.error is None
+        queue, time = self.tools.queue, self.tools.time
+        after = await follow(session, queue, time, job.operation, row, good=good)
+        return (await workspaces.get(row.id) if after is not None else row), after
 
     async def _publish(self, job: Job, row: Workspace | None) -> None:
         """Tell the edge; what fails here the sweep puts right."""

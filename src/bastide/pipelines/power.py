@@ -1,9 +1,10 @@
-"""Start, stop and restart."""
+"""Start, stop, restart, pause, resume and destroy."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, Phase
@@ -12,18 +13,37 @@ from bastide.pipelines.boot import boot, reason
 from bastide.pipelines.pipeline import Done, Job, Pipeline
 from bastide.services.machines import observed, unobserved
 
+_DESIRED = {
+    MachineState.RUNNING: DesiredState.RUNNING,
+    MachineState.PAUSED: DesiredState.PAUSED,
+}
+
 
 class Power(Pipeline):
-    """Changes whether machines run; disks are kept."""
+    """Changes whether machines run. Disks are kept, but by `destroy`."""
 
-    kinds = (OperationKind.START, OperationKind.STOP, OperationKind.RESTART)
+    kinds = (
+        OperationKind.START,
+        OperationKind.STOP,
+        OperationKind.RESTART,
+        OperationKind.PAUSE,
+        OperationKind.RESUME,
+        OperationKind.DESTROY,
+    )
 
     async def work(self, job: Job) -> Done:
         """Do what the operation says."""
-        if job.operation.kind is OperationKind.STOP:
-            return Done("Stopped", await self._stop(job))
-        if job.operation.kind is OperationKind.RESTART and not await self._restarted(job):
-            await self._stop(job)
+        match job.operation.kind:
+            case OperationKind.STOP:
+                return Done("Stopped", await self._stop(job))
+            case OperationKind.PAUSE:
+                return Done("Paused", await self._freeze(job))
+            case OperationKind.RESUME:
+                return Done("Ready", observed(await self.tools.engine.resume(job.row.id)))
+            case OperationKind.DESTROY:
+                return Done("Destroyed", await self._destroy(job))
+            case OperationKind.RESTART if not await self.booted_since(job):
+                await self._stop(job)
         return Done("Ready", observed(await boot(self.tools, job)))
 
     def patient(self, job: Job) -> bool:
@@ -32,14 +52,18 @@ class Power(Pipeline):
 
     async def give_up(self, job: Job, error: EngineError) -> Done:
         """A machine that does not start stays stopped, with the reason; see what it is now."""
-        what = job.operation.kind.value
+        kind = job.operation.kind
         seen: dict[str, Any] = {}
         if not isinstance(error, EngineUnavailable):
             seen = await self._seen(job.row.id)
-        if job.operation.kind is not OperationKind.STOP:
+        if kind in {OperationKind.START, OperationKind.RESTART}:
             seen["desired_state"] = DesiredState.STOPPED
+        elif kind in {OperationKind.PAUSE, OperationKind.RESUME} and seen:
+            seen["desired_state"] = _DESIRED.get(seen["observed_state"], DesiredState.STOPPED)
         return Done(
-            f"The {what} failed: {error.message}", seen, reason(error, f"{what.upper()}_FAILED")
+            f"The {kind} failed: {error.message}",
+            seen,
+            reason(error, f"{kind.value.upper()}_FAILED"),
         )
 
     async def _stop(self, job: Job) -> dict[str, Any]:
@@ -50,20 +74,20 @@ class Power(Pipeline):
         except UnknownMachine:
             return unobserved()
 
+    async def _freeze(self, job: Job) -> dict[str, Any]:
+        """Freeze it. The edge is told first: a request to frozen processes would hang."""
+        await self.tools.gateway.hold(job.row)
+        return observed(await self.tools.engine.pause(job.row.id))
+
+    async def _destroy(self, job: Job) -> dict[str, Any]:
+        """Remove machine, disk and address; the record stays and is listed as archived."""
+        job.show(Phase.PREPARING, "Destroying the machine")
+        await self.tools.engine.delete(job.row.id)
+        return {**unobserved(), "archived_at": now(), "archived_reason": "destroyed"}
+
     async def _seen(self, workspace_id: str) -> dict[str, Any]:
         """What the machine is now."""
         try:
             return observed(await self.tools.engine.status(workspace_id))
         except UnknownMachine:
             return unobserved()
-
-    async def _restarted(self, job: Job) -> bool:
-        """Whether an earlier pass of this operation has booted it already."""
-        before = job.operation.params.get("boot_id")
-        if job.operation.attempts <= 1 or before is None:
-            return False
-        try:
-            status = await self.tools.engine.status(job.row.id)
-        except UnknownMachine:
-            return False
-        return status.state is MachineState.RUNNING and status.boot_id != before

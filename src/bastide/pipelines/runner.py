@@ -6,11 +6,13 @@ import asyncio
 
 from bastide.pipelines.clock import Clock
 from bastide.pipelines.deletion import Deletion
+from bastide.pipelines.leases import Leases
 from bastide.pipelines.observation import Observation
 from bastide.pipelines.owner import Owner, free_locks
 from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.power import Power
 from bastide.pipelines.provisioning import Provisioning
+from bastide.pipelines.resizing import Resizing
 from bastide.pipelines.sweep import Sweep
 
 
@@ -22,7 +24,9 @@ class Runner:
         self._owner = Owner()
         self.provisioning = Provisioning(tools, self._owner)
         self.power = Power(tools, self._owner)
+        self.resizing = Resizing(tools, self._owner)
         self.deletion = Deletion(tools, self._owner)
+        self.leases = Leases(tools)
         self.clock = Clock(tools)
         self.observation = Observation(tools)
         self.sweep = Sweep(tools)
@@ -31,8 +35,9 @@ class Runner:
         """Work until cancelled; takes up at once what a dead process has left."""
         await free_locks(self._tools.database, self._owner)
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.provisioning, self.power, self.deletion):
+            for part in (self.provisioning, self.power, self.resizing, self.deletion):
                 tasks.create_task(part.run())
             tasks.create_task(self.clock.run())
+            tasks.create_task(self.leases.run())
             tasks.create_task(self.observation.run())
             tasks.create_task(self.sweep.run())

@@ -20,6 +20,7 @@ from bastide.store.workspaces import Filter, Workspaces
 
 log = structlog.get_logger(__name__)
 
+_UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 EVERY = 60.0
 AFTER_A_FAILURE = 5.0
 
@@ -84,8 +85,12 @@ class Sweep:
                 log.warning("sweep.orphan", workspace_id=status.id, state=status.state.value)
                 await self._tools.engine.delete(status.id)
                 orphans += 1
-            elif status.state is MachineState.RUNNING and _unwanted(view):
+            elif status.state in _UP and _unwanted(view):
                 begun += await self._begin(view, OperationKind.STOP, _unwanted)
+            elif status.state is MachineState.RUNNING and _to_pause(view):
+                begun += await self._begin(view, OperationKind.PAUSE, _to_pause)
+            elif status.state is MachineState.PAUSED and _to_resume(view):
+                begun += await self._begin(view, OperationKind.RESUME, _to_resume)
         for view in views.values():
             if _undeleted(view):
                 begun += await self._begin(view, OperationKind.DELETE, _undeleted)
@@ -128,6 +133,16 @@ class Sweep:
 def _unwanted(view: WorkspaceView) -> bool:
     """Whether it runs although nobody wants it to."""
     return view.doing is None and view.row.desired_state is DesiredState.STOPPED
+
+
+def _to_pause(view: WorkspaceView) -> bool:
+    """Whether it runs although its owner has paused it."""
+    return view.doing is None and view.row.desired_state is DesiredState.PAUSED
+
+
+def _to_resume(view: WorkspaceView) -> bool:
+    """Whether it should run, if it is frozen."""
+    return view.doing is None and view.row.desired_state is DesiredState.RUNNING
 
 
 def _undeleted(view: WorkspaceView) -> bool:

@@ -15,6 +15,8 @@ from bastide.settings import Machines
 from bastide.store.accounts import Accounts
 from bastide.store.workspaces import Filter, Workspaces
 
+_HOLDING = (DesiredState.RUNNING, DesiredState.PAUSED)
+"""A paused workspace keeps its memory, so it counts as running."""
 _FIELDS = ("cpus", "memory_mb", "disk_size_mb")
 
 
@@ -64,9 +66,17 @@ class Allowance:
         await self._count_running(session, account_id, await self._hold(session, account_id))
 
     def sizes(
-        self, config: Config, image: ImageInfo, limits: Limits, now: Sizes | None = None
+        self,
+        config: Config,
+        image: ImageInfo,
+        limits: Limits,
+        now: Sizes | None = None,
+        *,
+        place: str = "config.",
     ) -> Sizes:
         """The sizes asked for, else those of `now`, else the defaults.
+
+        `place` is where in the body the fields are.
 
         Raises:
             ValidationFailed: one is out of bounds; the message says which bounds.
@@ -78,22 +88,28 @@ class Allowance:
             max(server.default_disk_mb, image.minimum_disk_mb),
         )
         least = (0.25, image.minimum_memory_mb, image.minimum_disk_mb)
-        most = (
-            _less(server.max_cpus, limits.max_cpus),
-            _less(server.max_memory_mb, limits.max_memory_mb),
-            _less(server.max_disk_mb, limits.max_disk_mb),
-        )
+        largest = self.largest(limits)
+        most = (largest.cpus, largest.memory_mb, largest.disk_mb)
         wanted = (config.cpus, config.memory_mb, config.disk_mb)
         for field, size, low, high in zip(_FIELDS, wanted, least, most, strict=True):
             if size is not None and not low <= size <= high:
                 raise ValidationFailed(
-                    f"config.{field}",
+                    f"{place}{field}",
                     f"{field} must be between {low:g} and {high:g} for this account and image.",
                 )
         return Sizes(
             min(usual.cpus, most[0]) if config.cpus is None else config.cpus,
             int(min(usual.memory_mb, most[1]) if config.memory_mb is None else config.memory_mb),
             int(min(usual.disk_mb, most[2]) if config.disk_mb is None else config.disk_mb),
+        )
+
+    def largest(self, limits: Limits) -> Sizes:
+        """The most one workspace of an account may have."""
+        server = self._machines
+        return Sizes(
+            _less(server.max_cpus, limits.max_cpus),
+            int(_less(server.max_memory_mb, limits.max_memory_mb)),
+            int(_less(server.max_disk_mb, limits.max_disk_mb)),
         )
 
     async def _hold(self, session: AsyncSession, account_id: str) -> Limits:
@@ -103,7 +119,7 @@ class Allowance:
     async def _count_running(self, session: AsyncSession, account_id: str, limits: Limits) -> None:
         if limits.max_running is None:
             return
-        running = Filter(account_id, desired=[DesiredState.RUNNING])
+        running = Filter(account_id, desired=_HOLDING)
         count = await Workspaces(session).count(running)
         if count >= limits.max_running:
             raise RunningPoolReached(current=count, maximum=limits.max_running)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from bastide.domain.errors import ValidationFailed
+from bastide.domain.errors import FeatureUnavailable, ValidationFailed
+from bastide.domain.lease import TtlAction
 from bastide.domain.machine import Capabilities, ImageInfo
 from bastide.engine.contract import Engine, EngineUnavailable
 from bastide.services.failures import engine_failures
@@ -67,6 +68,17 @@ class Catalogue:
         """
         with engine_failures():
             return await self._capabilities.get()
+
+    async def check_action(self, action: TtlAction | None, field: str) -> None:
+        """Refuse a lease whose end the engine could not bring about.
+
+        Raises:
+            FeatureUnavailable: `pause`, on an engine without it; names `field`.
+        """
+        if action is TtlAction.PAUSE and not (await self.capabilities()).pause:
+            raise FeatureUnavailable(
+                field, 'Workspaces of this server cannot be paused; use "stop" or "remove".'
+            )
 
     async def resolve(self, wanted: str | None) -> ImageInfo:
         """The image of that id or reference, or the default one.

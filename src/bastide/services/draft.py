@@ -53,6 +53,10 @@ class Draft:
             "public_access_set": None,
             "ingress_ports": [],
         }
+        lease = self.body.lease
+        config = {**_DEFAULT_CONFIG, **self.config.given()}
+        if lease is not None:
+            config["restart_policy"] = RestartPolicy.NO.value
         return Workspace(
             account_id=self.account_id,
             namespace=self.namespace,
@@ -60,8 +64,11 @@ class Draft:
             name=name,
             logo=self.body.logo,
             image=image.id,
-            mode=self.body.mode or Mode.PERMANENT,
-            config={**_DEFAULT_CONFIG, **self.config.given()},
+            mode=Mode.PERMANENT if lease is None else Mode.TEMPORARY,
+            config=config,
+            ttl=None if lease is None else lease.ttl,
+            ttl_action=None if lease is None else lease.action,
+            remove_on_exit=lease is not None and lease.remove_on_exit,
             cpus=sizes.cpus,
             memory_mb=sizes.memory_mb,
             disk_mb=sizes.disk_mb,

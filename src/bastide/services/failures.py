@@ -13,6 +13,7 @@ from bastide.domain.errors import (
     NotSupported,
     VmUnavailable,
 )
+from bastide.domain.machine import MEMORY_IN_USE
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
 from bastide.store.tables import Operation
 
@@ -42,7 +43,9 @@ def failure_of_operation(operation: Operation) -> BastideError:
     code, message = problem.get("code", ""), problem.get("message", operation.message)
     details = {"workspace_id": operation.workspace_id, "operation": operation.kind.value}
     if code == "superseded":
-        return Conflict(f"The operation was given up: {message}.", state="deleting")
+        return Conflict(f"The operation was given up: {message}.", state="changing")
+    if code == MEMORY_IN_USE:
+        return Conflict(f"The sizes stay as they were: {message}.", state="running")
     if code == CreateFailed.code:
         return CreateFailed(
             f"The workspace could not be created: {message}. Retry it with POST "

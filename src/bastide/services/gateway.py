@@ -50,6 +50,8 @@ def gateway_state(row: Workspace) -> GatewayState:
         return "disabled"
     if not row.network.get("public_access", False):
         return "closed"
+    if row.observed_state == MachineState.PAUSED:
+        return "paused"
     up = row.ready and row.observed_state == MachineState.RUNNING
     return "open" if up and row.address and row.raw_token else "down"
 
@@ -87,6 +89,18 @@ class Gateway:
         await self._edge.publish(
             entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
         )
+
+    async def hold(self, row: Workspace) -> None:
+        """Let no new request through to a machine that is about to be frozen."""
+        state: GatewayState = gateway_state(row)
+        async with self._order:
+            await self._edge.publish(
+                row.id,
+                row.address,
+                row.generation,
+                state if state in {"closed", "disabled"} else "paused",
+                row.raw_token,
+            )
 
     async def forget(self, workspace_id: str) -> None:
         """Withdraw a workspace: its tokens get 404."""

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bastide.domain.machine import Capabilities, MachineStatus
-from bastide.domain.operation import OperationKind
+from bastide.domain.restart import Restarts
 from bastide.engine.contract import Engine, UnknownMachine
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
 from bastide.services.failures import engine_failures
-from bastide.services.views import WorkspaceView
+from bastide.services.views import WorkspaceView, views_of
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database
-from bastide.store.operations import Operations
-
-_HISTORY = 10
+from bastide.store.workspaces import Workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class MachineView:
 
 
 class LifecycleService:
-    """Reads; what changes a lifecycle comes later."""
+    """Reads; `LeaseService` and `PowerService` change."""
 
     def __init__(
         self, database: Database, engine: Engine, catalogue: Catalogue, workspaces: WorkspaceService
@@ -55,19 +53,21 @@ class LifecycleService:
             VmUnavailable: the engine is away and was never asked.
         """
         view = await self._workspaces.get(caller, reference)
-        async with self._database.read() as session:
-            starts = await Operations(session).recent(
-                view.row.id, OperationKind.START, _HISTORY + 1
-            )
-        restarts = []
-        for operation in starts:
-            if operation.params.get("cause") != "exit":
-                break
-            restarts.append({"count": operation.params["count"], **operation.params["exit"]})
-        info: dict[str, Any] = {}
-        if restarts:
-            info = {"count": restarts[0]["count"], "history": restarts[:_HISTORY]}
+        info = Restarts.model_validate(view.row.restarts).shown()
         return LifecycleView(view, await self._catalogue.capabilities(), info)
+
+    async def archived(
+        self, caller: Caller, *, page: int, limit: int
+    ) -> tuple[list[WorkspaceView], int]:
+        """Workspaces whose machine was removed for good: destroyed, or removed by their lease.
+
+        One page, the newest first, and how many there are in all.
+        """
+        which = caller.visible()
+        async with self._database.read() as session:
+            workspaces = Workspaces(session)
+            rows = await workspaces.archived(which, limit=limit, offset=(page - 1) * limit)
+            return await views_of(session, rows), await workspaces.count_archived(which)
 
     async def machine(self, caller: Caller, reference: str) -> MachineView:
         """The machine now.

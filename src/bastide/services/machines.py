@@ -38,12 +38,17 @@ def spec_of(row: Workspace, pids: int) -> MachineSpec:
         id=row.id,
         image=row.image,
         hostname=_hostname(row),
-        resources=Resources(cpus=row.cpus, memory_mb=row.memory_mb, disk_mb=row.disk_mb, pids=pids),
+        resources=resources_of(row, pids),
         network=network,
         runtime=runtime,
         env={item["key"]: item["value"] for item in row.config.get("env") or ()},
         cmd=tuple(row.config["cmd"]) if row.config.get("cmd") else None,
     )
+
+
+def resources_of(row: Workspace, pids: int) -> Resources:
+    """The limits the row asks for."""
+    return Resources(cpus=row.cpus, memory_mb=row.memory_mb, disk_mb=row.disk_mb, pids=pids)
 
 
 def _hostname(row: Workspace) -> str:
@@ -55,12 +60,13 @@ def _hostname(row: Workspace) -> str:
 def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any]:
     """The columns that hold what was seen of a machine."""
     running = status.state is MachineState.RUNNING
+    up = running or status.state is MachineState.PAUSED
     return {
         "observed_state": status.state.value,
         "observed_at": at or now(),
         "observed_exit": None if status.exit is None else status.exit.model_dump(mode="json"),
         "address": status.address,
-        "boot_id": status.boot_id if running else None,
+        "boot_id": status.boot_id if up else None,
         "started_at": status.started_at,
         "ready": running,
         "timings": dict(status.timings),

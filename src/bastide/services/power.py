@@ -1,14 +1,13 @@
-"""Start, stop, restart, and another try of a failed creation (spec 4.1, 4.2)."""
+"""Power (spec 4.2), destroying, and another try of a failed creation (spec 4.1, 4.3)."""
 
 from __future__ import annotations
 
-from bastide.domain.errors import Conflict, VmUnavailable
+from bastide.domain.errors import Conflict
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
+from bastide.domain.operation import OperationKind
 from bastide.domain.workspace import Answer, judge
 from bastide.services.allowance import Allowance
 from bastide.services.caller import Caller
-from bastide.services.failures import failure_of_operation
 from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
@@ -16,7 +15,6 @@ from bastide.store.database import Database, Duplicate
 from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 
-WAIT = 600.0
 _ATTEMPTS = 4
 
 
@@ -58,6 +56,31 @@ class PowerService:
         """Stop, then start; the errors of both."""
         return await self._do(caller, reference, OperationKind.RESTART)
 
+    async def pause(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Freeze every process, memory kept; one that is paused already is fine.
+
+        Raises:
+            Conflict: it does not run, or another operation is going on.
+            NotSupported: this engine cannot.
+        """
+        return await self._do(caller, reference, OperationKind.PAUSE)
+
+    async def resume(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Let a paused one go on; one that runs is fine.
+
+        Raises:
+            Conflict: it is stopped, or another operation is going on.
+        """
+        return await self._do(caller, reference, OperationKind.RESUME)
+
+    async def destroy(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Remove machine and disk and keep the record; a later start begins from the image.
+
+        Raises:
+            Conflict: it is being created or deleted.
+        """
+        return await self._do(caller, reference, OperationKind.DESTROY)
+
     async def retry(self, caller: Caller, reference: str) -> WorkspaceView:
         """Try a failed creation again with the same id and configuration; answers at once.
 
@@ -74,14 +97,7 @@ class PowerService:
         view, operation = await self._begin(caller, reference, kind, force=force)
         if operation is None:
             return view
-        ended = await self._queue.finished(operation.id, WAIT)
-        if ended.state in UNFINISHED:
-            raise VmUnavailable(
-                f"The {kind} is still going on after {WAIT:.0f} seconds: {ended.message}. "
-                "Look at the workspace's status until it is done."
-            )
-        if ended.state is OperationState.FAILED:
-            raise failure_of_operation(ended)
+        await self._queue.success(operation)
         return await self._workspaces.get(caller, view.row.id)
 
     async def _begin(
@@ -96,7 +112,7 @@ class PowerService:
                     view = await view_of(session, row)
                     more = (
                         kind in {OperationKind.START, OperationKind.RESTART}
-                        and row.desired_state is not DesiredState.RUNNING
+                        and row.desired_state is DesiredState.STOPPED
                         and judge(kind, view.condition, force=force).answer is Answer.BEGIN
                     )
                     if more:

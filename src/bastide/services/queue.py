@@ -9,18 +9,21 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bastide.domain.errors import Conflict
+from bastide.domain.errors import Conflict, VmUnavailable
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.operation import UNFINISHED, OperationKind, Phase
+from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
 from bastide.domain.workspace import Answer, judge
 from bastide.services.bell import Bell, heard
+from bastide.services.failures import failure_of_operation
 from bastide.services.views import WorkspaceView
 from bastide.store.database import Database
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 
+WAIT = 600.0
+"""Seconds a request waits for its operation (spec 1.1)."""
 LOOK_AGAIN = 0.5
 """Seconds between looks at an operation that another process may be working on."""
 
@@ -29,13 +32,21 @@ _MESSAGES = {
     OperationKind.START: "Waiting to start",
     OperationKind.STOP: "Waiting to stop",
     OperationKind.RESTART: "Waiting to restart",
+    OperationKind.PAUSE: "Waiting to be paused",
+    OperationKind.RESUME: "Waiting to be resumed",
+    OperationKind.RESIZE: "Waiting to be resized",
+    OperationKind.DESTROY: "Waiting to be destroyed",
     OperationKind.DELETE: "Waiting to be deleted",
 }
-_WANTED = {
+WANTED = {
     OperationKind.PROVISION: DesiredState.RUNNING,
     OperationKind.START: DesiredState.RUNNING,
     OperationKind.RESTART: DesiredState.RUNNING,
+    OperationKind.PAUSE: DesiredState.PAUSED,
+    OperationKind.RESUME: DesiredState.RUNNING,
+    OperationKind.RESIZE: DesiredState.RUNNING,
     OperationKind.STOP: DesiredState.STOPPED,
+    OperationKind.DESTROY: DesiredState.STOPPED,
     OperationKind.DELETE: DesiredState.DELETED,
 }
 
@@ -74,13 +85,7 @@ class Queue:
             return view.doing
         if verdict.supersede:
             await Operations(session).supersede(view.row.id, f"another request took over ({kind})")
-        stopped_by_user = {"user_requested_stop": kind is OperationKind.STOP}
-        await Workspaces(session).update(
-            view.row.id,
-            {"desired_state": _WANTED[kind], "ready": False, **stopped_by_user}
-            if kind is not OperationKind.START
-            else {"desired_state": _WANTED[kind], **stopped_by_user},
-        )
+        await Workspaces(session).update(view.row.id, _begun(kind))
         return await self.insert(
             session, view.row.id, kind, {"boot_id": view.row.boot_id, **(params or {})}
         )
@@ -127,3 +132,31 @@ class Queue:
                     raise Conflict("The workspace was deleted.", state="deleted")
                 if operation.state not in UNFINISHED or left <= 0:
                     return operation
+
+    async def success(self, operation: Operation) -> None:
+        """Return once the operation has done what was asked.
+
+        Raises:
+            Conflict, VmUnavailable: it failed, or is not done after ten minutes.
+        """
+        ended = await self.finished(operation.id, WAIT)
+        if ended.state in UNFINISHED:
+            raise VmUnavailable(
+                f"The {ended.kind} is still going on after {WAIT:.0f} seconds: {ended.message}. "
+                "Look at the workspace's status until it is done."
+            )
+        if ended.state is OperationState.FAILED:
+            raise failure_of_operation(ended)
+
+
+def _begun(kind: OperationKind) -> dict[str, Any]:
+    """The columns that a person's request sets at once."""
+    values: dict[str, Any] = {"desired_state": WANTED[kind]}
+    if kind is OperationKind.RESIZE:
+        return values
+    values["user_requested_stop"] = kind in {OperationKind.STOP, OperationKind.DESTROY}
+    if kind is not OperationKind.START:
+        values["ready"] = False
+    if kind in {OperationKind.START, OperationKind.RESTART}:
+        values["restarts"] = {}
+    return values

@@ -8,11 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.config import Config
 from bastide.domain.creation import CreateWorkspace, UpdateWorkspace
-from bastide.domain.errors import Conflict, FeatureUnavailable
+from bastide.domain.errors import Conflict, ValidationFailed
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import ImageInfo
 from bastide.domain.names import new_name
 from bastide.domain.operation import OperationKind, OperationState
+from bastide.domain.restart import RestartPolicy
 from bastide.domain.slug import slug_of, vary_slug
 from bastide.domain.workspace import Status
 from bastide.services.allowance import Allowance, Sizes
@@ -61,6 +62,8 @@ class WorkspaceService:
             VmUnavailable: the engine is away.
         """
         draft = Draft(body, caller.account_id, caller.namespace_for_new(body.namespace))
+        lease = body.lease
+        await self._catalogue.check_action(lease.action if lease else None, "config.ttl_action")
         known = await self._repeated(caller, draft)
         if known is None:
             image = await self._catalogue.resolve(body.image)
@@ -113,7 +116,7 @@ class WorkspaceService:
 
         Raises:
             Conflict: the slug is taken, or the workspace is being deleted.
-            FeatureUnavailable: another disk size.
+            ValidationFailed: a smaller disk, or a field that belongs to the lifecycle.
             VmUnavailable: the network change is stored and not yet in force.
         """
         view = await self.get(caller, reference)
@@ -215,21 +218,43 @@ class WorkspaceService:
         if body.name:
             values["name"] = body.name
         if image is not None:
-            if config.disk_mb not in {None, row.disk_mb}:
-                raise FeatureUnavailable(
+            if config.disk_mb is not None and config.disk_mb < row.disk_mb:
+                raise ValidationFailed(
                     "config.disk_size_mb",
-                    "Changing the size of a disk is not available yet; "
-                    f"leave it out or send {row.disk_mb}.",
+                    f"A disk can only grow: it has {row.disk_mb} MiB; ask for that or more.",
+                    details={"current": row.disk_mb},
                 )
             limits = await self._allowance.limits(session, row.account_id)
             now = Sizes(row.cpus, row.memory_mb, row.disk_mb)
             sizes = self._allowance.sizes(config, image, limits, now)
-            values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb}
+            values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb, "disk_mb": sizes.disk_mb}
+        _leave_lease(row, config)
         if stored := config.given():
             values["config"] = {**row.config, **stored}
         if network := network_changes(config):
             values["network"] = changed_network(row, **network)
         return values
+
+
+def _leave_lease(row: Workspace, config: Config) -> None:
+    """Refuse what only the lifecycle's own calls change.
+
+    Raises:
+        ValidationFailed: names the field and the call.
+    """
+    for field in ("ttl", "ttl_action", "remove_on_exit"):
+        if getattr(config, field):
+            raise ValidationFailed(
+                f"config.{field}",
+                f"{field} is changed with POST /workspace/:id/lifecycle/temporary or PUT "
+                "/workspace/:id/lifecycle/ttl.",
+            )
+    if row.mode is Mode.TEMPORARY and config.restart_policy not in {None, RestartPolicy.NO}:
+        raise ValidationFailed(
+            "config.restart_policy",
+            'restart_policy of a temporary workspace is locked to "no"; make it permanent with '
+            "POST /workspace/:id/lifecycle/permanent.",
+        )
 
 
 def _resizes(config: Config) -> bool:

@@ -84,8 +84,8 @@ class Workspace(Table):
     workspace: `ttl` as the owner wrote it, `lease_expires_at` null once it has ended, and
     `lease_version`, which goes up with every change, so that an expiry and a renewal cannot both
     win. `restarts` holds `Restarts`. `archived_at` and `archived_reason` (`destroyed`, `exit`,
-    `ttl`) tell that the machine was removed for good while the record went on. Memory and disk in MiB, `cpus`
-    in cores, `timings` in milliseconds per stage.
+    `ttl`) tell that the machine was removed for good while the record went on. Memory and disk
+    in MiB, `cpus` in cores, `timings` in milliseconds per stage.
 
     `raw_token` is a secret kept in clear: the edge puts it in place of the gateway token on every
     request and `GET …/token/raw` hands it out, so it must be readable. It opens this one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
@@ -36,9 +37,9 @@ class Filter:
     observed: Collection[MachineState] | None = None
     busy: Collection[OperationKind] | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQL, deleted workspaces left out."""
-        found: list[ColumnElement[bool]] = [Workspace.deleted_at.is_(None)]
+    def conditions(self, *, deleted: bool = False) -> list[ColumnElement[bool]]:
+        """As SQL, deleted workspaces left out unless `deleted`."""
+        found: list[ColumnElement[bool]] = [] if deleted else [Workspace.deleted_at.is_(None)]
         if self.account_id is not None:
             found.append(Workspace.account_id == self.account_id)
         if self.namespace is not None:
@@ -132,6 +133,36 @@ class Workspaces:
         )
         return list(found)
 
+    async def archived(self, which: Filter, *, limit: int, offset: int) -> list[Workspace]:
+        """Those whose machine was removed for good, newest first; removed records included."""
+        found = await self._session.scalars(
+            select(Workspace)
+            .where(*which.conditions(deleted=True), Workspace.archived_at.is_not(None))
+            .order_by(Workspace.archived_at.desc(), Workspace.id.desc())
+            .limit(limit)
+            .offset(offset)
+        )
+        return list(found)
+
+    async def count_archived(self, which: Filter) -> int:
+        """How many `archived` holds in all."""
+        found = await self._session.scalar(
+            select(func.count())
+            .select_from(Workspace)
+            .where(*which.conditions(deleted=True), Workspace.archived_at.is_not(None))
+        )
+        return found or 0
+
+    async def expired(self, at: datetime, limit: int) -> list[str]:
+        """Ids of those whose lease ended before `at`, the longest ended first."""
+        found = await self._session.scalars(
+            select(Workspace.id)
+            .where(Workspace.deleted_at.is_(None), Workspace.lease_expires_at <= at)
+            .order_by(Workspace.lease_expires_at)
+            .limit(limit)
+        )
+        return list(found)
+
     async def totals(self, which: Filter) -> tuple[int, float, int, int]:
         """Count, and sums of cores, MiB of memory and MiB of disk."""
         row = (
@@ -166,9 +197,14 @@ class Workspaces:
             statement = statement.where(column.is_(None) if value is None else column == value)
         return await changed(self._session, statement.values({"updated_at": now(), **values}))
 
-    async def mark_deleted(self, workspace_id: str) -> bool:
-        """Hide the row for good; its slug and idempotency key become free, its secrets go."""
+    async def mark_deleted(self, workspace_id: str, archived: str | None = None) -> bool:
+        """Hide the row for good; its slug and idempotency key become free, its secrets go.
+
+        `archived`: why Bastide itself removed it; such ones stay in the list of `archived`.
+        """
         at = now()
+        if archived is not None:
+            await self.update(workspace_id, {"archived_at": at, "archived_reason": archived})
         return await self.update(
             workspace_id,
             {
@@ -181,6 +217,7 @@ class Workspaces:
                 "ready": False,
                 "runtime_enabled": False,
                 "raw_token": None,
+                "lease_expires_at": None,
                 "config": {},
             },
         )

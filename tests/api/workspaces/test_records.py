@@ -66,12 +66,14 @@ async def test_update_changes_what_is_given(cloud: Cloud) -> None:
 
 
 async def test_update_refuses_what_cannot_be(cloud: Cloud) -> None:
-    """A taken slug, another disk size, bad bounds."""
+    """A taken slug, a smaller disk, bad bounds, what belongs to the lifecycle."""
     first, second = await cloud.create(name="one"), await cloud.create(name="two")
     path = f"/workspace/{second['id']}"
     await cloud.call("PUT", path, {"slug": first["slug"]}, status=409)
-    refused = await cloud.call("PUT", path, {"config": {"disk_size_mb": 9999}}, status=422)
+    refused = await cloud.call("PUT", path, {"config": {"disk_size_mb": 64}}, status=422)
     assert refused["details"]["field"] == "config.disk_size_mb"
+    refused = await cloud.call("PUT", path, {"config": {"ttl": "1h"}}, status=422)
+    assert refused["details"]["field"] == "config.ttl"
     refused = await cloud.call("PUT", path, {"config": {"cpus": 999}}, status=422)
     assert refused["details"]["field"] == "config.cpus"
     assert (await cloud.get(second["id"]))["slug"] == "two"

@@ -46,6 +46,18 @@ async def restart(id: str, caller: CallerOf, services: ServicesOf) -> Envelope: 
     return _answer(await services.power.restart(caller, id))
 
 
+@router.post("/workspace/{id}/pause", summary="Pause a workspace")
+async def pause(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
+    """Freeze all processes, memory and connections kept; no processor time is used; repeatable."""
+    return _answer(await services.power.pause(caller, id))
+
+
+@router.post("/workspace/{id}/resume", summary="Resume a workspace")
+async def resume(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
+    """Let a paused workspace go on where it was; safe to repeat."""
+    return _answer(await services.power.resume(caller, id))
+
+
 def _answer(view: WorkspaceView) -> Envelope:
     shown = shapes.workspace(view)
     return success(id=view.row.id, status=shown["status"], workspace=shown)

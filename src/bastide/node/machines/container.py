@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats
+from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats, Resources
 from bastide.node import cgroups, disks
-from bastide.node.errors import BootFailed, Conflict
+from bastide.node.errors import BootFailed, Conflict, MemoryInUse
 from bastide.node.machines import oci
 from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
 from bastide.node.machines.directory import BootDirectory
@@ -29,6 +29,9 @@ from bastide.node.store import BootRecord
 MIB = 1024 * 1024
 _END_TIMEOUT = 10.0
 """Seconds a process may take to go after SIGKILL; longer means it hangs in the kernel."""
+
+_ALMOST = 0.8
+"""Share of a limit from which on a refused update is put down to what is in use."""
 
 _log = structlog.get_logger(__name__)
 
@@ -203,6 +206,34 @@ class Container(Machine):
             with suppress(BootFailed):  # it may have ended meanwhile
                 await self._host.runc.resume(self.id)
             self.paused = False
+
+    async def resize(self, resources: Resources) -> None:
+        """See `Machine.resize`."""
+        memory = resources.memory_mb * MIB
+        usage = await asyncio.to_thread(self._host.cgroups.usage, self.id)
+        if usage.memory_bytes > memory:
+            raise self._in_use(resources, usage.memory_bytes)
+        quota, period = oci.cpu_share(resources.cpus)
+        try:
+            await self._host.runc.update(
+                self.id,
+                memory=memory,
+                swap=self._host.cgroups.limits_swap,
+                quota=quota,
+                period=period,
+            )
+        except BootFailed as error:
+            usage = await asyncio.to_thread(self._host.cgroups.usage, self.id)
+            if usage.memory_bytes > memory * _ALMOST:  # the kernel could not free enough
+                raise self._in_use(resources, usage.memory_bytes) from error
+            raise
+
+    def _in_use(self, resources: Resources, used: int) -> MemoryInUse:
+        return MemoryInUse(
+            f"{-(-used // MIB)} MiB of memory are in use, which is more than "
+            f"{resources.memory_mb} MiB: free some inside, ask for more, or stop it first",
+            used_bytes=used,
+        )
 
     def stats(self, spec: MachineSpec) -> MachineStats:
         """See `Machine.stats`."""

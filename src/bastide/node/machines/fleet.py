@@ -16,9 +16,11 @@ from bastide.domain.machine import (
     MachineState,
     MachineStats,
     MachineStatus,
+    Resources,
     RuntimeAccess,
+    SshAccess,
 )
-from bastide.domain.network import NetworkPolicy
+from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.node.errors import Conflict, Invalid, NodeError, NotFound
 from bastide.node.events import Events
 from bastide.node.machines.boot import MOST_DOCUMENT, boot_document
@@ -155,7 +157,7 @@ class Fleet:
 
     async def _provide(self, record: MachineRecord) -> None:
         machine, size = record.spec.id, record.spec.resources.disk_mb
-        self._host.network.reserve(machine)
+        await asyncio.to_thread(self._host.network.reserve, machine)
         await asyncio.to_thread(self._host.disks.create, machine, size)
 
     async def start(self, spec: MachineSpec) -> MachineStatus:
@@ -242,6 +244,26 @@ class Fleet:
                 self._events.emit(machine, "resumed", entry.state)
         return self.status(machine)
 
+    async def resize(self, machine: str, resources: Resources) -> MachineStatus:
+        """Other limits for a running machine, hot; the disk's size counts from its next boot.
+
+        Raises:
+            NotFound, Conflict: there is none, it does not run, or is paused.
+            MemoryInUse: it uses more memory than that.
+        """
+        entry = self._entry(machine)
+        async with entry.lock:
+            self._must_run(entry)
+            if entry.machine.paused:
+                raise Conflict(f"{machine} is paused: resume it first")
+            await entry.machine.resize(resources)
+            disk = {"disk_mb": entry.record.spec.resources.disk_mb}
+            spec = entry.record.spec.model_copy(
+                update={"resources": resources.model_copy(update=disk)}
+            )
+            await self._note(entry, spec=spec)
+        return self.status(machine)
+
     async def delete(self, machine: str) -> None:
         """Remove machine, disk, address and rules, in any state; unknown is fine."""
         entry = self._entries.get(machine)
@@ -260,7 +282,7 @@ class Fleet:
         """The record goes last: until then a repeated deletion finds what is left."""
         machine = entry.record.spec.id
         await asyncio.to_thread(self._host.disks.remove, machine)
-        self._host.network.release(machine)
+        await asyncio.to_thread(self._host.network.release, machine)
         await asyncio.to_thread(self._store.remove, machine)
         entry.gone = True
         if self._entries.get(machine) is entry:
@@ -310,6 +332,11 @@ class Fleet:
         entry = self._entry(machine)
         self._must_run(entry)
         return await asyncio.to_thread(entry.machine.stats, entry.record.spec)
+
+    async def blocked(self, machine: str) -> BlockedLog:
+        """What its firewall refused it lately. Raises NotFound."""
+        self._entry(machine)
+        return await self._host.network.blocked(machine)
 
     def console(self, machine: str, limit: int) -> bytes:
         """The last `limit` bytes of its boot output. Raises NotFound."""
@@ -392,6 +419,6 @@ class Fleet:
 
 
 def _without_secrets(spec: MachineSpec) -> MachineSpec:
-    """What may lie on a disk: no token, and no environment, which often holds some."""
-    access = RuntimeAccess(enabled=spec.runtime.enabled)
-    return spec.model_copy(update={"runtime": access, "env": {}})
+    """What may lie on a disk: no token or SSH key, and no environment, which often holds some."""
+    access, ssh = RuntimeAccess(enabled=spec.runtime.enabled), SshAccess(enabled=spec.ssh.enabled)
+    return spec.model_copy(update={"runtime": access, "ssh": ssh, "env": {}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from bastide.domain.machine import MachineSpec, MachineStats
+from bastide.domain.machine import MachineSpec, MachineStats, Resources
 from bastide.node.machines.idrange import IdRange
 from bastide.node.process import Process
 from bastide.node.store import BootRecord
@@ -55,6 +55,15 @@ class Machine(ABC):
     @abstractmethod
     async def resume(self) -> None:
         """Let every process go on."""
+
+    @abstractmethod
+    async def resize(self, resources: Resources) -> None:
+        """Other limits of processor and memory for the running machine; the disk is left alone.
+
+        Raises:
+            MemoryInUse: it uses more memory than that; nothing was changed.
+            Unsupported: this tier needs another boot.
+        """
 
     @abstractmethod
     def stats(self, spec: MachineSpec) -> MachineStats:

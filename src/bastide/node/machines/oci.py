@@ -141,14 +141,20 @@ def _mapping(ids: IdRange) -> dict[str, int]:
     return {"containerID": 0, "hostID": ids.first, "size": SIZE}
 
 
+def cpu_share(cpus: float) -> tuple[int, int]:
+    """Processor time and the period in which it may be used, in microseconds."""
+    return int(cpus * _PERIOD_US), _PERIOD_US
+
+
 def _resources(container: Container) -> dict[str, Any]:
     resources = container.resources
+    quota, period = cpu_share(resources.cpus)
     memory = {"limit": resources.memory_mb * MIB}
     if container.limits_swap:
         memory["swap"] = memory["limit"]  # of memory and swap together: so no swap
     return {
         "devices": [{"allow": False, "access": "rwm"}],
-        "cpu": {"quota": int(resources.cpus * _PERIOD_US), "period": _PERIOD_US},
+        "cpu": {"quota": quota, "period": period},
         "memory": memory,
         "pids": {"limit": resources.pids},
     }

@@ -137,6 +137,21 @@ class Runc:
         """Thaw every process. Raises BootFailed when the kernel does not."""
         await self._run("resume", machine)
 
+    async def update(
+        self, machine: str, *, memory: int, swap: bool, quota: int, period: int
+    ) -> None:
+        """Set the limits of a running container: bytes, and microseconds of each period.
+
+        `swap`: memory and swap together are bounded to the same, as at the boot.
+
+        Raises:
+            BootFailed: the kernel refuses.
+        """
+        await self._run(
+            "update", "--memory", str(memory), *(("--memory-swap", str(memory)) if swap else ()),
+            "--cpu-quota", str(quota), "--cpu-period", str(period), machine,
+        )  # fmt: skip
+
     async def delete(self, machine: str) -> None:
         """Remove the state and cgroups of a container, killing what is left of it."""
         if not (self.root / machine).exists():
