@@ -400,7 +400,7 @@ def test_bomb_meets_the_disk(own_agent: Agent, tmp_path: Path) -> None:
             bomb = pack(member("bomb", bytes(64 * MIB)))
             answer = upload(http, place, bomb)
         assert answer.status_code == 507
-        assert answer.json()["code"] == "no_space"
+        assert answer.json()["code"] == "insufficient_storage"
         assert names(place) == []
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -86,6 +86,10 @@ class Channel:
         """Close once everything written has left."""
         self._connection.close()
 
+    def abort_after(self, seconds: float) -> None:
+        """Close at once when it is still open then."""
+        self._connection.abort_after(seconds)
+
     def abort(self) -> None:
         """Close at once, dropping what has not left."""
         self._connection.abort()

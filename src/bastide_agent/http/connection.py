@@ -359,6 +359,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort_after(self, seconds: float) -> None:
+        """Close at once when it is still open then (a timer of ours would keep it in memory)."""
+        if not self._lost:
+            self._set_timer(seconds, self.abort)
+
     def abort(self) -> None:
         """Close at once."""
         if self._transport is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -175,7 +174,7 @@ class WebSocket:
             self._closing = True
             self._messages.clear()
             self._parts.clear()
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._channel.abort)
+            self._channel.abort_after(CLOSE_TIMEOUT)
             self._send(CloseConnection(code=code, reason=reason))
 
     def abort(self) -> None:

@@ -230,7 +230,7 @@ class Extraction:
         reason = os.strerror(number).lower()
         if number in NO_SPACE:
             message = f"the disk of the workspace is full: {name!r} does not fit"
-            return self._refusal(507, "no_space", message, member)
+            return self._refusal(507, "insufficient_storage", message, member)
         if number == errno.EFBIG:
             message = f"{name!r} is larger than a file can be"
             return self._refusal(413, "payload_too_large", message, member)
@@ -242,7 +242,7 @@ class Extraction:
             return self._refusal(409, "conflict", message, member)
         if number in SCARCE:
             message = f"{name!r} cannot be written now: {reason}"
-            return self._refusal(503, "unavailable", message, member)
+            return self._refusal(503, "io_error", message, member)
         message = f"{name!r} cannot be written: {reason}"
         return self._refusal(400, "validation_error", message, member)
 
@@ -271,9 +271,9 @@ def _destination_error(dest: str, error: OSError) -> ApiError:
     number = error.errno or 0
     reason = os.strerror(number).lower()
     if number in NO_SPACE:
-        return ApiError(507, "no_space", "the disk of the workspace is full")
+        return ApiError(507, "insufficient_storage", "the disk of the workspace is full")
     if number in REFUSED:
         return ApiError(403, "forbidden", f"dest {dest!r} cannot be written: {reason}")
     if number in SCARCE:
-        return ApiError(503, "unavailable", f"dest {dest!r} cannot be opened now: {reason}")
+        return ApiError(503, "io_error", f"dest {dest!r} cannot be opened now: {reason}")
     return invalid("dest", f"dest must be a directory, or a place where one can be made: {reason}")
