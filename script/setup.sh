@@ -69,8 +69,9 @@ packages_of() { # packages_of SECTION...: the packages of script/packages
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 install_packages() { # install_packages SECTION...
-    local missing=() name policy=/usr/sbin/policy-rc.d ours=no had_haproxy=no
+    local missing=() name policy=/usr/sbin/policy-rc.d ours=no had_haproxy=no had_sshd=no
     installed haproxy && had_haproxy=yes
+    installed openssh-server && had_sshd=yes
     for name in $(packages_of "$@"); do
         # Another source of Node.js brings npm inside its own package.
         [ "$name" = npm ] && command -v npm >/dev/null && continue
@@ -105,6 +106,10 @@ install_packages() { # install_packages SECTION...
         # Bastide starts its own HAProxy; Debian's service must not take part at the next boot.
         systemctl disable --quiet --now haproxy.service || true
     fi
+    if [ $had_sshd = no ] && [ -d /run/systemd/system ]; then
+        # Its program goes into workspaces; the host gets no SSH server that it did not have.
+        systemctl disable --quiet --now ssh.service ssh.socket || true
+    fi
 }
 
 make_user() { # make_user NAME: a system user without home or shell
@@ -117,6 +122,8 @@ make_user() { # make_user NAME: a system user without home or shell
 make_users() {
     make_user bastide
     make_user bastide-edge
+    make_user bastide-ssh
+    make_user bastide-resolver
 }
 
 python_environment() { # python_environment [uv sync options]

@@ -36,7 +36,7 @@ class Port:
 class Boot:
     """Everything the agent is told about this boot."""
 
-    __slots__ = ("boot_id", "cmd", "control", "env", "hostname", "runtime", "workdir")
+    __slots__ = ("boot_id", "cmd", "control", "env", "hostname", "runtime", "ssh", "workdir")
 
     def __init__(self, document: Mapping[str, object]) -> None:
         self.boot_id = str(document.get("boot_id", ""))
@@ -47,6 +47,10 @@ class Boot:
         self.runtime = Port("runtime", document.get("runtime", {}), 9990)
         if self.runtime.enabled and self.runtime.token is None:
             raise BootError("runtime.token is required when the runtime is enabled")
+        ssh = document.get("ssh") or {"enabled": False}
+        if not isinstance(ssh, dict):
+            raise BootError("ssh must be an object")
+        self.ssh: dict[str, object] = ssh
         env = document.get("env") or {}
         if not isinstance(env, dict) or not all(isinstance(item, str) for item in env.values()):
             raise BootError("env must be an object of strings")

@@ -13,19 +13,25 @@ if TYPE_CHECKING:
     from bastide_agent.boot import Boot
     from bastide_agent.command import MainCommand
     from bastide_agent.runtime import Runtime
+    from bastide_agent.ssh.switch import SshSwitch
 
 
 class Control:
-    """Health, and the switch of the runtime server (docs/architecture.md)."""
+    """Health, and the switches of the runtime and SSH servers (docs/architecture.md)."""
 
-    def __init__(self, boot: Boot, runtime: Runtime, command: MainCommand | None) -> None:
+    def __init__(
+        self, boot: Boot, runtime: Runtime, command: MainCommand | None, ssh: SshSwitch
+    ) -> None:
         self._boot = boot
         self._runtime = runtime
+        self._ssh = ssh
         self._command = command
         self._started = time.monotonic()
         self.router = Router()
         self.router.add("GET", "/control/health", self.health)
         self.router.add("PUT", "/control/runtime", self.set_runtime)
+        self.router.add("PUT", "/control/ssh", self.set_ssh)
+        self.router.add("GET", "/control/ssh", self.ssh)
         self.router.add("GET", "/control/output", self.output)
 
     async def health(self, request: Request) -> Response:
@@ -52,6 +58,16 @@ class Control:
             await self._runtime.disable()
         running = self._runtime.enabled
         return plain({"enabled": running, "running": running, "port": self._runtime.port})
+
+    async def set_ssh(self, request: Request) -> Response:
+        """Enable with these keys and password, change them, or disable; live."""
+        await self._ssh.set(await request.fields())
+        return plain(self._ssh.status())
+
+    async def ssh(self, request: Request) -> Response:
+        """Whether the SSH server is wanted and there, with the end of its log."""
+        del request
+        return plain({**self._ssh.status(), "log": self._ssh.log()})
 
     async def output(self, request: Request) -> Response:
         """The last bytes the main command printed; `limit` at most 1 MiB."""

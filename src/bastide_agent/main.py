@@ -17,9 +17,12 @@ import signal  # noqa: E402
 from bastide_agent.boot import Boot, BootError, read_boot  # noqa: E402
 from bastide_agent.command import MainCommand  # noqa: E402
 from bastide_agent.control import Control  # noqa: E402
+from bastide_agent.http.errors import ApiError  # noqa: E402
+from bastide_agent.http.fields import Fields  # noqa: E402
 from bastide_agent.http.server import Server  # noqa: E402
 from bastide_agent.process import Places  # noqa: E402
 from bastide_agent.runtime import Runtime  # noqa: E402
+from bastide_agent.ssh.switch import SshSwitch  # noqa: E402
 
 GRACE = 5.0  # seconds between TERM and KILL
 BAD_BOOT = 78  # EX_CONFIG
@@ -47,7 +50,8 @@ async def serve(boot: Boot) -> int:
     places.enter()
     command = MainCommand(boot.cmd, places) if boot.cmd else None
     runtime = Runtime(boot.runtime, places)
-    control = Server(Control(boot, runtime, command).router, boot.control.token)
+    ssh = SshSwitch(places)
+    control = Server(Control(boot, runtime, command, ssh).router, boot.control.token)
     try:
         await control.start(boot.control.host, int(boot.control.port))
         if boot.runtime.enabled and boot.runtime.token is not None:
@@ -55,6 +59,10 @@ async def serve(boot: Boot) -> int:
     except OSError as error:
         sys.stderr.write(f"bastide-agent: cannot listen: {error}\n")
         return BAD_BOOT
+    # A machine without SSH is of more use than none: the control plane sees that it is off.
+    with contextlib.suppress(ApiError):
+        if boot.ssh.get("enabled"):
+            await ssh.set(Fields(boot.ssh))
     announce(boot, control.port, runtime)
     gc.collect()
     gc.freeze()
@@ -63,7 +71,7 @@ async def serve(boot: Boot) -> int:
     await asyncio.wait([asked, running] if running else [asked], return_when="FIRST_COMPLETED")
     control.stop()
     runtime.server.stop()
-    tasks = asyncio.ensure_future(runtime.close())
+    tasks = asyncio.gather(runtime.close(), ssh.stop())
     code = await end(command, running) if command and running else 0
     await tasks
     asked.cancel()

@@ -2,7 +2,12 @@
 
 It needs nothing of the image, not even a C library: Debian's Python with its own loader and
 libraries, the part of the standard library an agent can use as compiled modules, the agent with
-h11 and wsproto, tini and ripgrep (probe section 9, architecture section 5).
+h11 and wsproto, tini, ripgrep, and an SSH server with what its clients run at the other end
+(probe section 9, architecture section 5).
+
+The SSH server is Debian's, and asks for accounts where an image may have none, or none of the
+kind it needs. So it has a C library of its own that looks for them, and for the system's log,
+in `PLACES`, where the agent puts them in memory; what the server starts knows nothing of that.
 
 `state_dir/bundle/<digest>` where the digest covers every input, so an unchanged bundle is found
 again in well under a second; `state_dir/bundle/current` is a symlink to the newest.
@@ -31,9 +36,36 @@ PYTHON = Path("/usr/bin/python3.11")
 STDLIB = Path("/usr/lib/python3.11")
 TINI = Path("/usr/bin/tini-static")
 RIPGREP = Path("/usr/bin/rg")
+SSHD = Path("/usr/sbin/sshd")
+SCP = Path("/usr/bin/scp")
+RSYNC = Path("/usr/bin/rsync")
 LOADER = "ld-linux-x86-64.so.2"
 PACKAGES = ("bastide_agent", "h11", "wsproto")
-TOOLS = {PYTHON: "python3.11", STDLIB: "libpython3.11-stdlib", TINI: "tini", RIPGREP: "ripgrep"}
+TOOLS = {
+    PYTHON: "python3.11", STDLIB: "libpython3.11-stdlib", TINI: "tini", RIPGREP: "ripgrep",
+    SSHD: "openssh-server", SCP: "openssh-client", RSYNC: "rsync",
+}  # fmt: skip
+
+LIBC = "libc.so.6"
+PLACES = {  # what the SSH server opens instead; never longer, for it is put in its place
+    b"/etc/passwd": b"/run/.bs/pw",
+    b"/etc/shadow": b"/run/.bs/sh",
+    b"/dev/log": b"/run/.bl",
+    b"/etc/nsswitch.conf": f"{BUNDLE_MOUNT}/ssh/nss".encode(),
+}
+NAMES = """\
+passwd: files
+shadow: files
+group: files
+hosts: files dns
+"""
+NO_SHELL = """\
+#!{python} -IS
+import sys
+sys.path.append({agent!r})
+from bastide_agent.ssh.shell import main
+main()
+"""
 
 # Never imported by an agent; without the modules that bring big libraries, `hashlib`, `shutil`
 # and `tarfile` fall back on what is compiled into Python, and load faster.
@@ -74,7 +106,9 @@ class _Input:
 
     source: Path
     target: str
-    kind: str  # "module": compiled; "program": patched to the bundle's loader; "file": copied
+    kind: str
+    """`module`: compiled. `program`: patched to the bundle's loader and libraries. `server`: the
+    same with the C library that looks for accounts elsewhere. `file`: copied."""
 
 
 def _modules() -> Iterator[_Input]:
@@ -123,7 +157,7 @@ def _inputs() -> list[_Input]:
     ]
     libraries = {
         library.name: library
-        for program in (PYTHON, RIPGREP, *extensions)
+        for program in (PYTHON, RIPGREP, SSHD, SCP, RSYNC, *extensions)
         for library in _libraries(program)
     }
     return [
@@ -133,6 +167,11 @@ def _inputs() -> list[_Input]:
         _Input(PYTHON, "bin/python3.11", "program"),
         _Input(RIPGREP, "bin/rg", "program"),
         _Input(TINI, "bin/tini", "file"),
+        _Input(SSHD, "ssh/sshd", "server"),
+        _Input(libraries[LIBC], f"ssh/lib/{LIBC}", "file"),
+        # At the end of the PATH of sessions, for clients that run them there.
+        _Input(SCP, "ssh/bin/scp", "program"),
+        _Input(RSYNC, "ssh/bin/rsync", "program"),
     ]
 
 
@@ -160,6 +199,24 @@ def _close_loader(loader: Path) -> None:
     loader.write_bytes(raw)
 
 
+def _move_places(libc: Path) -> None:
+    """Let this C library look in `PLACES`."""
+    raw = libc.read_bytes()
+    for name, other in PLACES.items():
+        if raw.count(name + b"\0") != 1:
+            raise BundleError(f"{LIBC} does not hold {name.decode()} once: cannot be prepared")
+        raw = raw.replace(name + b"\0", other.ljust(len(name), b"\0") + b"\0")
+    libc.write_bytes(raw)
+
+
+def _write_ssh(root: Path) -> None:
+    """What the SSH server needs beside its program."""
+    _move_places(root / "ssh/lib" / LIBC)
+    (root / "ssh/nss").write_text(NAMES)
+    shell = NO_SHELL.format(python=f"{BUNDLE_MOUNT}/bin/python3.11", agent=f"{BUNDLE_MOUNT}/agent")
+    (root / "ssh/bin/no-shell").write_text(shell)
+
+
 def _compile(root: Path) -> None:
     """Modules to `.pyc` beside where the source was, without docstrings; the source goes."""
     (root / "agent/main.py").write_text(MAIN.format(agent=f"{BUNDLE_MOUNT}/agent"))
@@ -177,15 +234,19 @@ def _fill(root: Path, inputs: list[_Input]) -> None:
         target = root / item.target
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(item.source, target)
-        if item.kind == "program":
+        if item.kind in {"program", "server"}:
+            own = [f"{BUNDLE_MOUNT}/ssh/lib"] if item.kind == "server" else []
             _run(
                 ["patchelf", "--set-interpreter", f"{BUNDLE_MOUNT}/lib/{LOADER}", "--force-rpath",
-                 "--set-rpath", f"{BUNDLE_MOUNT}/lib", str(target)]
+                 "--set-rpath", ":".join([*own, f"{BUNDLE_MOUNT}/lib"]), str(target)]
             )  # fmt: skip
     _close_loader(root / "lib" / LOADER)
+    _write_ssh(root)
     _compile(root)
+    programs = {root / item.target for item in inputs if item.kind in {"program", "server"}}
     for path in [root, *root.rglob("*")]:
         executable = path.is_dir() or path.parent.name == "bin" or path.name == LOADER
+        executable |= path in programs
         os.chown(path, 0, 0)
         path.chmod(0o555 if executable else 0o444)
 

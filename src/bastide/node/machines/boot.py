@@ -54,6 +54,7 @@ def boot_document(spec: MachineSpec, boot_id: str, token: str) -> bytes:
             "enabled": spec.runtime.enabled,
             "token": spec.runtime.token,
         },
+        "ssh": spec.ssh.model_dump(mode="json"),
         "env": spec.env,
         "cmd": list(spec.cmd) if spec.cmd is not None else None,
         "workdir": "/root",
