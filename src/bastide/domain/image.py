@@ -11,11 +11,10 @@ from bastide.domain.machine import ImageInfo
 BUILD = 1  # raise it when the way images are built changes what is in them
 
 
-class ImageRecipe(BaseModel):
-    """How to build one image of the catalogue from Debian's packages (spec 4.16 for the words).
+class ImageWords(BaseModel):
+    """What the catalogue says of one image (spec 4.16 for the words).
 
-    `id` is what a workspace asks for, `image` the reference shown beside it. `suite` is a Debian
-    code name; `packages` come on top of Debian's minimal system. Sizes in MiB.
+    `id` is what a workspace asks for, `image` the reference shown beside it. Sizes in MiB.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,14 +24,23 @@ class ImageRecipe(BaseModel):
     label: str
     desc: str
     category: str
+    distribution: str
+    version: str
+    family: str
+    minimum_disk_mb: int = 64
+    minimum_memory_mb: int = 128
+
+
+class ImageRecipe(ImageWords):
+    """How to build one image of the catalogue from Debian's packages.
+
+    `suite` is a Debian code name; `packages` come on top of Debian's minimal system.
+    """
+
+    family: str = "debian"
     suite: str = Field(pattern=r"^[a-z]+$")
     packages: tuple[str, ...]
     software: tuple[str, ...] = Field((), description="packages whose version is shown")
-    distribution: str
-    version: str
-    family: str = "debian"
-    minimum_disk_mb: int = 64
-    minimum_memory_mb: int = 128
 
     @property
     def key(self) -> str:
@@ -45,7 +53,7 @@ class ImageManifest(BaseModel):
     """One built image, `state_dir/images/ID.json`; the file itself is `DIGEST.erofs`.
 
     `digest` is the sha256 of the file (hex), `key` that of the recipe; `software` holds names
-    with versions.
+    with versions. An image that was not built from one of `RECIPES` brings its own `words`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -55,6 +63,7 @@ class ImageManifest(BaseModel):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int
     software: tuple[str, ...] = ()
+    words: ImageWords | None = None
 
 
 RECIPES: tuple[ImageRecipe, ...] = (
@@ -78,7 +87,7 @@ def recipe(reference: str) -> ImageRecipe | None:
     return next((item for item in RECIPES if reference in (item.id, item.image)), None)
 
 
-def describe(item: ImageRecipe, manifest: ImageManifest | None, error: str | None) -> ImageInfo:
+def describe(item: ImageWords, manifest: ImageManifest | None, error: str | None) -> ImageInfo:
     """What is told of an image, built or not."""
     return ImageInfo(
         id=item.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from bastide.domain.image import RECIPES, ImageManifest, ImageRecipe, describe
+from bastide.domain.image import RECIPES, ImageManifest, ImageRecipe, ImageWords, describe
 from bastide.domain.machine import ImageInfo
 from bastide.node import kernel, loop
 from bastide.node.errors import ImageUnavailable, Invalid
@@ -31,10 +31,10 @@ class Images:
         self._refused: dict[str, str] = {}
 
     def list(self) -> list[ImageInfo]:
-        """Every image of the catalogue, built or not."""
+        """Every image of the catalogue, built or not, and those that bring their own words."""
         found = []
-        for item in self.recipes:
-            manifest = self._manifest(item)
+        for item in self._known():
+            manifest = self._manifest(item.id)
             error = self._refused.get(manifest.digest) if manifest else "it is not built yet"
             found.append(describe(item, manifest, error))
         return found
@@ -46,11 +46,12 @@ class Images:
             Invalid: there is no such image.
             ImageUnavailable: it is not built.
         """
-        item = next((r for r in self.recipes if reference in (r.id, r.image)), None)
+        known = self._known()
+        item = next((one for one in known if reference in (one.id, one.image)), None)
         if item is None:
-            known = ", ".join(r.id for r in self.recipes)
-            raise Invalid(f"there is no image {reference!r}: known are {known}", field="image")
-        manifest = self._manifest(item)
+            names = ", ".join(one.id for one in known)
+            raise Invalid(f"there is no image {reference!r}: known are {names}", field="image")
+        manifest = self._manifest(item.id)
         if manifest is None:
             raise ImageUnavailable(f"the image {item.id} is not built on this host: run script/up")
         return manifest.digest
@@ -100,9 +101,23 @@ class Images:
             for point in (self.directory / "mnt").glob("*"):
                 kernel.unmount_all(point)
 
-    def _manifest(self, item: ImageRecipe) -> ImageManifest | None:
+    def _known(self) -> tuple[ImageWords, ...]:
+        """What can be asked for: the recipes, then the images that bring their own words."""
+        taken = {item.id for item in self.recipes}
+        names = sorted(path.stem for path in self.directory.glob("[a-z0-9]*.json"))
+        manifests = (self._manifest(name) for name in names if name not in taken)
+        return (
+            *self.recipes,
+            *(
+                found.words
+                for found in manifests
+                if found is not None and found.words is not None and found.words.id == found.id
+            ),
+        )
+
+    def _manifest(self, image: str) -> ImageManifest | None:
         try:
-            text = (self.directory / f"{item.id}.json").read_text()
+            text = (self.directory / f"{image}.json").read_text()
             manifest = ImageManifest.model_validate_json(text)
         except (OSError, ValueError):
             return None

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bastide.domain.image import ImageManifest, ImageRecipe
+from bastide.domain.image import ImageManifest, ImageRecipe, ImageWords
 from bastide.node.layout import MOUNT_POINTS, check_directories, check_image
 from bastide.prepare.archive import PrepareError, host_archive, run
 
@@ -55,7 +55,7 @@ def ensure_image(recipe: ImageRecipe, state_dir: Path, say: Callable[[str], None
         software = _software(recipe, tree)
         normalise(tree)
         say(f"image {recipe.id}: packing")
-        manifest = pack(tree, home, recipe.id, recipe.key, software)
+        manifest = pack(tree, home, recipe.id, recipe.key, software=software)
     say(f"image {recipe.id}: ready, {manifest.size_bytes // 2**20} MiB")
     return manifest
 
@@ -127,9 +127,17 @@ def normalise(tree: Path) -> None:
 
 
 def pack(
-    tree: Path, home: Path, image: str, key: str, software: tuple[str, ...] = ()
+    tree: Path,
+    home: Path,
+    image: str,
+    key: str,
+    *,
+    software: tuple[str, ...] = (),
+    words: ImageWords | None = None,
 ) -> ImageManifest:
     """Check a tree and pack it into `home/DIGEST.erofs` with its manifest `home/IMAGE.json`.
+
+    `words` is what the catalogue says of an image that is none of its own.
 
     Raises:
         ImageUnavailable: the layout is hostile.
@@ -152,7 +160,9 @@ def pack(
         raise PrepareError(f"the image {image} cannot be written: {error}") from error
     finally:
         packed.unlink(missing_ok=True)
-    manifest = ImageManifest(id=image, key=key, digest=digest, size_bytes=size, software=software)
+    manifest = ImageManifest(
+        id=image, key=key, digest=digest, size_bytes=size, software=software, words=words
+    )
     draft = home / f".{image}.json"
     draft.write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
     draft.rename(home / f"{image}.json")

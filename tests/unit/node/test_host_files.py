@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bastide.domain.image import RECIPES, ImageManifest, describe, recipe
+from bastide.domain.image import RECIPES, ImageManifest, ImageWords, describe, recipe
 from bastide.node import cgroups
 from bastide.node.errors import BootFailed, ImageUnavailable, Invalid
 from bastide.node.images import Images
@@ -145,6 +145,24 @@ def test_built_images_are_ready(tmp_path: Path) -> None:
     assert read_manifest(tmp_path, "debian-12") == manifest()
     (tmp_path / "debian-12.json").write_text('{"digest": "../../x"}')
     assert not images.list()[0].ready
+
+
+def test_an_image_may_bring_its_own_words(tmp_path: Path) -> None:
+    """One that is of no recipe is listed beside them; it cannot pose as another."""
+    words = ImageWords(
+        id="own", image="example/own:1", label="Own", desc="", category="os",
+        distribution="", version="", family="",
+    )  # fmt: skip
+    (tmp_path / f"{DIGEST}.erofs").touch()
+    for name in ("own", "debian-12", "other"):
+        own = manifest(id=name, words=words)
+        (tmp_path / f"{name}.json").write_text(own.model_dump_json())
+    images = Images(tmp_path)
+    assert [(item.id, item.label, item.ready) for item in images.list()] == [
+        ("debian-12", "Debian 12", True),
+        ("own", "Own", True),
+    ]
+    assert images.digest("example/own:1") == DIGEST
 
 
 def test_recipes() -> None:
