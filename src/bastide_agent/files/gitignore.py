@@ -7,6 +7,8 @@ import re
 import stat
 from collections.abc import Iterable
 
+from bastide_agent.pattern import compiled
+
 FILE_LIMIT = 256 * 1024  # bytes of one ignore file
 _CLASSES = {
     "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "blank": " \\t", "cntrl": "\\x00-\\x1f\\x7f",
@@ -142,7 +144,7 @@ class _Group:
 
     def seal(self) -> None:
         self._compiled = [
-            (on_path, folder, re.compile("|".join(parts), re.DOTALL))
+            (on_path, folder, compiled("|".join(parts), re.DOTALL))
             for (on_path, folder), parts in self._parts.items()
         ]
         self._parts.clear()

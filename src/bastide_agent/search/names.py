@@ -8,6 +8,8 @@ import re
 import time
 from collections.abc import Iterator
 
+from bastide_agent.pattern import compiled
+
 TIME_LIMIT = 10.0  # seconds for one walk
 PSEUDO = frozenset(("proc", "sys", "dev", ".bastide"))  # below /: not files of the workspace
 
@@ -70,4 +72,4 @@ def ignoring(patterns: list[str]) -> re.Pattern[str] | None:
     if not patterns:
         return None
     cleaned = [pattern.strip("/") for pattern in patterns if pattern.strip("/")]
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in cleaned) or r"(?!)")
+    return compiled("|".join(fnmatch.translate(pattern) for pattern in cleaned) or r"(?!)")

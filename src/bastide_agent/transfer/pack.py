@@ -12,13 +12,13 @@ import errno
 import fnmatch
 import io
 import os
-import re
 import stat
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bastide_agent.http.errors import ApiError, invalid, not_found
+from bastide_agent.pattern import compiled
 from bastide_agent.transfer import tarball
 from bastide_agent.transfer.relay import PIECE
 
@@ -100,7 +100,7 @@ def excluding(globs: Sequence[str]) -> Callable[[str, str], bool]:
     plain = [glob.strip("/") for glob in globs]
     names = frozenset(glob for glob in plain if not set("*?[/") & set(glob))
     others = "|".join(fnmatch.translate(glob) for glob in plain if glob and glob not in names)
-    fits = re.compile(others or "(?!)").match
+    fits = compiled(others or "(?!)").match
 
     def excluded(name: str, relative: str) -> bool:
         return name in names or fits(name) is not None or fits(relative) is not None

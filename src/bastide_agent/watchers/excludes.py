@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
+from bastide_agent.pattern import compiled
+
 DEFAULTS = (
     "node_modules", ".git", ".svn", ".hg", "__pycache__", ".pytest_cache", ".mypy_cache", ".next",
     ".nuxt", "dist", "build", ".DS_Store", "*.swp", "*.swo", "*~",
@@ -51,4 +53,4 @@ class Excludes:
 
 
 def _patterns(globs: list[str]) -> list[re.Pattern[str]]:
-    return [re.compile(translate(glob)) for glob in globs]
+    return [compiled(translate(glob)) for glob in globs]
