@@ -38,6 +38,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Ids are unsigned; ctypes would read one above 2**31 as a negative number.
+_libc.setfsuid.restype = ctypes.c_uint
+_libc.setfsgid.restype = ctypes.c_uint
 
 
 class _MountAttr(ctypes.Structure):
