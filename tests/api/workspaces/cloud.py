@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fakes.edge import FakeEdge
 from tests.fakes.engine import FakeAgent, FakeEngine
 
@@ -17,26 +19,36 @@ from bastide.api.assembly import Outside, assemble
 from bastide.api.context import Services
 from bastide.services.first_credentials import FirstCredentials
 from bastide.settings import Settings
+from bastide.store.clock import database_time
+from bastide.store.operations import Operations
 
 DEADLINE = 30.0
 
 
 @dataclass
 class World:
-    """What outlives a control plane: its settings, and the fakes outside of it."""
+    """What outlives a control plane: its settings, and the fakes outside of it.
+
+    `ahead` lets leases end without waiting for them.
+    """
 
     settings: Settings
     engine: FakeEngine = field(default_factory=FakeEngine)
     edge: FakeEdge = field(default_factory=FakeEdge)
     agent: FakeAgent = field(init=False)
+    ahead: timedelta = timedelta()
 
     def __post_init__(self) -> None:
         self.agent = FakeAgent(self.engine)
 
+    async def time(self, session: AsyncSession) -> datetime:
+        """The database's time, and as much later as the test wants."""
+        return await database_time(session) + self.ahead
+
     @asynccontextmanager
     async def cloud(self) -> AsyncIterator[Cloud]:
         """A control plane that runs within the block."""
-        outside = Outside(self.engine, self.agent, self.edge)
+        outside = Outside(self.engine, self.agent, self.edge, self.time)
         app = create_app(lambda: assemble(self.settings, outside))
         async with app.router.lifespan_context(app):
             first = FirstCredentials.read(self.settings.credentials_file)
@@ -99,6 +111,19 @@ class Cloud:
             while not reached(found := await self.get(workspace_id)):  # noqa: ASYNC110 - over HTTP there is no event
                 await asyncio.sleep(0.01)
         return found
+
+    async def lifecycle(self, workspace_id: str) -> dict[str, Any]:
+        """The flat fields of its lifecycle."""
+        return await self.call("GET", f"/workspace/{workspace_id}/lifecycle")
+
+    async def hurry(self, workspace_id: str) -> float:
+        """Let what waits for its delay begin now; how many seconds it would have waited."""
+        async with self.services.database.write() as session:
+            waiting = await Operations(session).unfinished(workspace_id)
+            assert waiting is not None
+            delay = (waiting.run_after - waiting.created_at).total_seconds()
+            waiting.run_after = waiting.created_at
+        return delay
 
     async def gone(self, workspace_id: str) -> None:
         """Wait until a workspace does not exist any more."""

@@ -20,6 +20,7 @@ CONDITIONS = st.builds(
     creation_failed=st.booleans(),
 )
 RUNNING = Condition(DesiredState.RUNNING, MachineState.RUNNING)
+PAUSED = Condition(DesiredState.PAUSED, MachineState.PAUSED)
 STOPPED = Condition(DesiredState.STOPPED, MachineState.STOPPED)
 
 
@@ -42,7 +43,10 @@ def test_a_verdict_is_consistent(now: Condition, kind: OperationKind, *, force: 
         assert now.doing is kind
     if verdict.answer is Answer.BEGIN and now.doing is not None:
         assert verdict.supersede
-        assert kind is OperationKind.DELETE or now.automatic
+        forceful = {OperationKind.DELETE, OperationKind.DESTROY}
+        assert kind in forceful or now.automatic
+    if verdict.answer is Answer.BEGIN and kind is OperationKind.RESIZE:
+        assert now.doing is None
 
 
 @given(CONDITIONS)
@@ -59,6 +63,18 @@ def test_info_status_knows_no_error(now: Condition) -> None:
         (OperationKind.STOP, STOPPED, Answer.NOTHING),
         (OperationKind.STOP, RUNNING, Answer.BEGIN),
         (OperationKind.RESTART, STOPPED, Answer.BEGIN),
+        (OperationKind.START, PAUSED, Answer.REFUSE),
+        (OperationKind.STOP, PAUSED, Answer.BEGIN),
+        (OperationKind.RESTART, PAUSED, Answer.BEGIN),
+        (OperationKind.PAUSE, RUNNING, Answer.BEGIN),
+        (OperationKind.PAUSE, PAUSED, Answer.NOTHING),
+        (OperationKind.PAUSE, STOPPED, Answer.REFUSE),
+        (OperationKind.RESUME, PAUSED, Answer.BEGIN),
+        (OperationKind.RESUME, RUNNING, Answer.NOTHING),
+        (OperationKind.RESUME, STOPPED, Answer.REFUSE),
+        (OperationKind.RESIZE, PAUSED, Answer.REFUSE),
+        (OperationKind.DESTROY, RUNNING, Answer.BEGIN),
+        (OperationKind.DESTROY, STOPPED, Answer.BEGIN),
         (OperationKind.PROVISION, RUNNING, Answer.REFUSE),
     ],
 )
