@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from bastide.cli import account, config, doctor, down, env, key, prepare, status, up, workspace
+from bastide.cli import (
+    account,
+    config,
+    doctor,
+    down,
+    env,
+    key,
+    lifecycle,
+    prepare,
+    status,
+    up,
+    workspace,
+)
 from bastide.cli.fault import Fault
 
 app = typer.Typer(
@@ -27,6 +39,8 @@ app.command()(status.status)
 app.command()(prepare.prepare)
 app.command()(doctor.doctor)
 app.command()(env.env)
+app.command()(lifecycle.quota)
+app.command()(lifecycle.estimate)
 app.add_typer(workspace.app, name="workspace")
 app.add_typer(workspace.app, name="ws", hidden=True)
 app.add_typer(key.app, name="key")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bastide.cli import lifecycle
 from bastide.cli.exec import exec_
 from bastide.cli.options import Json, WorkspaceName, Yes
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Workspaces (also: bastide ws).", no_args_is_help=True)
 app.command("exec", context_settings={"ignore_unknown_options": True})(exec_)
+for command in (
+    lifecycle.pause,
+    lifecycle.resume,
+    lifecycle.lifecycle,
+    lifecycle.ttl,
+    lifecycle.ping,
+    lifecycle.resize,
+    lifecycle.destroy,
+    lifecycle.archived,
+):
+    app.command()(command)
 
 
 @app.command()
@@ -28,6 +40,15 @@ def create(
     disk: Annotated[int | None, typer.Option(help="MiB of disk.")] = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; may be repeated.")
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(help="Make it temporary: 30m, 1h, 7d, or seconds.")
+    ] = None,
+    ttl_action: Annotated[
+        str | None, typer.Option(help="At the end of its ttl: stop, pause or remove.")
+    ] = None,
+    restart: Annotated[
+        str | None, typer.Option(help="no, on-failure, always or unless-stopped.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Return only once it is ready.")] = True,
     json: Json = False,
@@ -46,6 +67,7 @@ def create(
             memory_mb=memory,
             disk_size_mb=disk,
             env=_pairs(env),
+            config=_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart),
             wait=False,
         )
         if wait:
@@ -177,6 +199,15 @@ def _watch(client: Bastide, workspace: str) -> Workspace:
             note(f"    {time.monotonic() - began:5.2f}s  {now.provisioning.phase}")
 
     return client.workspaces.wait_ready(workspace, on_change=tell)
+
+
+def _given(**values: str | None) -> dict[str, Any]:
+    """The settings that were given; a bare number is seconds."""
+    return {
+        name: int(value) if value.isdigit() else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _pairs(given: list[str] | None) -> dict[str, str] | None:

@@ -29,6 +29,7 @@ from bastide.client._errors import (
 )
 from bastide.client._events import ExecEvent, Exited, Output, Started
 from bastide.client._models import (
+    Estimate,
     ExecResult,
     FileEntry,
     FileStat,
@@ -37,6 +38,8 @@ from bastide.client._models import (
     Lifecycle,
     MachineInfo,
     Provisioning,
+    Quota,
+    Resized,
     Resources,
     Workspace,
     WorkspacePage,
@@ -54,6 +57,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ConnectionFailed",
+    "Estimate",
     "ExecEvent",
     "ExecResult",
     "Exited",
@@ -69,7 +73,9 @@ __all__ = [
     "PermissionDeniedError",
     "Provisioning",
     "ProvisioningFailed",
+    "Quota",
     "RateLimitedError",
+    "Resized",
     "Resources",
     "Runtime",
     "ServerError",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from bastide.client import _workspace_calls as calls
+from bastide.client._async_lifecycle import AsyncLifecycles
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._errors import WaitTimeout
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
@@ -20,7 +21,7 @@ FIRST_PAUSE = 0.05
 LAST_PAUSE = 1.0
 
 
-class AsyncWorkspaces:
+class AsyncWorkspaces(AsyncLifecycles):
     """Create, find, run and delete workspaces. Each is named by id or slug."""
 
     def __init__(

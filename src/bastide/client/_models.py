@@ -105,6 +105,42 @@ class Lifecycle(Model):
     ttl_action: str | None = None
     remove_on_exit: bool = False
     uptime: float | None = None
+    ttl_expires_at: datetime | None = None
+    restart_info: dict[str, Any] | None = None
+    pause_supported: bool | None = None
+    snapshot_supported: bool | None = None
+    snapshot_unavailable_reason: str | None = None
+
+
+class Resized(Model):
+    """What a change of sizes changed; `relaunched`: the machine was booted anew for it."""
+
+    updated: dict[str, float] = Field(default_factory=dict)
+    relaunched: bool = False
+    resources: Resources | None = None
+
+
+class Quota(Model):
+    """Limits and use of an account; a limit of None is none."""
+
+    can_create: bool = Field(True, alias="canCreate")
+    reason: str | None = None
+    max_workspaces: int | None = Field(None, alias="maxWorkspaces")
+    current_workspaces: int = Field(0, alias="currentWorkspaces")
+    limits: dict[str, float | None] = Field(default_factory=dict)
+    pool: dict[str, float | None] = Field(default_factory=dict)
+    pool_usage: dict[str, float] = Field(default_factory=dict)
+    running_pool: dict[str, float | None] = Field(default_factory=dict)
+    running_pool_usage: dict[str, float] = Field(default_factory=dict)
+
+
+class Estimate(Model):
+    """Credits for each `period`: idle, usual, and with every core busy."""
+
+    min: float
+    avg: float
+    max: float
+    period: str
 
 
 class MachineInfo(Model):

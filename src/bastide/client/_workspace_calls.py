@@ -72,7 +72,7 @@ def delete(workspace: str) -> Call[None]:
 
 
 def power(workspace: str, verb: str, body: Mapping[str, Any] | None = None) -> Call[None]:
-    """Start, stop or restart; a restart is not sent twice."""
+    """Start, stop, restart, pause or resume; a restart is not sent twice."""
     return Call(
         "POST",
         f"/workspace/{part(workspace)}/{verb}",

@@ -8,6 +8,7 @@ from typing import Any
 
 from bastide.client import _workspace_calls as calls
 from bastide.client._errors import WaitTimeout
+from bastide.client._lifecycle import Lifecycles
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 from bastide.client._runtime import Runtime
 from bastide.client._session import Session
@@ -19,7 +20,7 @@ FIRST_PAUSE = 0.05
 LAST_PAUSE = 1.0
 
 
-class Workspaces:
+class Workspaces(Lifecycles):
     """Create, find, run and delete workspaces. Each is named by id or slug."""
 
     def __init__(

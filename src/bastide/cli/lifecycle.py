@@ -1,0 +1,248 @@
+"""`bastide workspace`: how workspaces live: pause, leases, sizes, destroy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bastide.cli.options import Json, WorkspaceName, Yes
+
+if TYPE_CHECKING:
+    from bastide.client import Lifecycle
+
+Ttl = Annotated[str, typer.Argument(metavar="TTL", help="A duration: 30m, 1h, 7d, or seconds.")]
+Action = Annotated[str | None, typer.Option("--action", help="At its end: stop, pause or remove.")]
+
+
+def pause(workspace: WorkspaceName) -> None:
+    """Freeze a workspace: memory and connections are kept, no processor time is used."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import note
+
+    with cloud() as client:
+        client.workspaces.pause(workspace)
+    note(f"paused: {workspace}")
+
+
+def resume(workspace: WorkspaceName) -> None:
+    """Let a paused workspace go on."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import note
+
+    with cloud() as client:
+        client.workspaces.resume(workspace)
+    note(f"running: {workspace}")
+
+
+def lifecycle(workspace: WorkspaceName, *, json: Json = False) -> None:
+    """Show mode, restarts, lease and uptime."""
+    from bastide.cli.connection import cloud
+
+    with cloud() as client:
+        _show(client.workspaces.lifecycle(workspace), json=json)
+
+
+def ttl(
+    workspace: WorkspaceName,
+    ttl: Ttl,
+    *,
+    action: Action = None,
+    remove_on_exit: Annotated[
+        bool | None, typer.Option(help="Delete it as soon as its machine ends.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Give a workspace a lease from now; TTL `off` makes it permanent."""
+    from bastide.cli.connection import cloud
+
+    with cloud() as client:
+        workspaces = client.workspaces
+        if ttl == "off":
+            _show(workspaces.make_permanent(workspace), json=json)
+            return
+        same = remove_on_exit is None and workspaces.lifecycle(workspace).mode == "temporary"
+        if same:
+            _show(workspaces.update_ttl(workspace, _seconds(ttl), ttl_action=action), json=json)
+            return
+        made = workspaces.make_temporary(
+            workspace, _seconds(ttl), ttl_action=action, remove_on_exit=remove_on_exit
+        )
+        _show(made, json=json)
+
+
+def ping(
+    workspace: WorkspaceName,
+    *,
+    seconds: Annotated[
+        int | None, typer.Option(help="For this time only: so many seconds.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Renew the lease of a temporary workspace."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import note, show_json
+
+    with cloud() as client:
+        renewed = client.workspaces.ping(workspace, ttl_seconds=seconds)
+    if json:
+        show_json(renewed.model_dump(mode="json"))
+    else:
+        note(f"until {renewed.ttl_expires_at}" if renewed.ttl else f"permanent: {workspace}")
+
+
+def resize(
+    workspace: WorkspaceName,
+    *,
+    cpus: Annotated[float | None, typer.Option(help="Cores.")] = None,
+    memory: Annotated[int | None, typer.Option(help="MiB of memory.")] = None,
+    disk: Annotated[int | None, typer.Option(help="MiB of disk; it can only grow.")] = None,
+    apply: Annotated[bool, typer.Option(help="Now, else from the next start.")] = True,
+    json: Json = False,
+) -> None:
+    """Change the sizes of a workspace."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.fault import Fault
+    from bastide.cli.output import note, show_fields, show_json
+
+    if cpus is None and memory is None and disk is None:
+        raise Fault("no size was given", "add --cpus, --memory or --disk", code=2)
+    with cloud() as client:
+        done = client.workspaces.resize(
+            workspace, cpus=cpus, memory_mb=memory, disk_size_mb=disk, apply=apply
+        )
+    if json:
+        show_json(done.model_dump(mode="json"))
+        return
+    if done.resources is not None:
+        show_fields(
+            [
+                ("cpus", f"{done.resources.cpus:g}"),
+                ("memory MiB", done.resources.memory_mb),
+                ("disk MiB", done.resources.disk_size_mb),
+            ]
+        )
+    note("the machine was booted anew" if done.relaunched else "no new boot was needed")
+
+
+def destroy(workspace: WorkspaceName, *, yes: Yes = False) -> None:
+    """Remove machine and disk of a workspace, and keep its record."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import ask, note
+
+    with cloud() as client:
+        found = client.workspaces.get(workspace)
+        name = found.slug or found.name
+        ask(f"Destroy the machine and the disk of {name} ({found.id}) for good?", yes=yes)
+        client.workspaces.destroy(found.id)
+    note(f"destroyed: {found.id}; its record stays until it is deleted")
+
+
+def archived(*, json: Json = False) -> None:
+    """List workspaces whose machine is gone for good."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_json, show_table
+
+    with cloud() as client:
+        found = client.workspaces.archived(limit=100).workspaces
+    rows = [workspace.model_dump(mode="json") for workspace in found]
+    if json:
+        show_json(rows)
+        return
+    show_table(
+        ("ID", "NAME", "IMAGE", "ARCHIVED", "REASON", "DELETED"),
+        (
+            (
+                row["id"],
+                row["slug"] or row["name"],
+                row["image"],
+                row.get("archived_at"),
+                row.get("archived_reason"),
+                "yes" if row.get("deleted") else "no",
+            )
+            for row in rows
+        ),
+    )
+
+
+def quota(*, json: Json = False) -> None:
+    """Show what the account may have and has."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import note, show_json, show_table
+
+    with cloud() as client:
+        found = client.workspaces.quota()
+    if json:
+        show_json(found.model_dump(mode="json"))
+        return
+    fields = ("count", "cpus", "memory_mb", "disk_size_mb")
+    show_table(
+        ("", "COUNT", "CPUS", "MEMORY MiB", "DISK MiB"),
+        (
+            ("owned", *(found.pool_usage.get(name) for name in fields)),
+            ("most", *(found.pool.get(name) for name in fields)),
+            ("running", *(found.running_pool_usage.get(name) for name in fields)),
+            ("most running", *(found.running_pool.get(name) for name in fields)),
+            ("most in one", *(found.limits.get(name) for name in fields)),
+        ),
+    )
+    if found.reason:
+        note(found.reason)
+
+
+def estimate(
+    *,
+    cpus: Annotated[float | None, typer.Option(help="Cores.")] = None,
+    memory: Annotated[float | None, typer.Option(help="MiB of memory.")] = None,
+    disk: Annotated[float | None, typer.Option(help="MiB of disk.")] = None,
+    json: Json = False,
+) -> None:
+    """Estimate what a workspace costs, by the prices of this server."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_fields, show_json
+
+    with cloud() as client:
+        found = client.workspaces.estimate(cpus=cpus, memory_mb=memory, disk_size_mb=disk)
+    if json:
+        show_json(found.model_dump(mode="json"))
+        return
+    show_fields(
+        [
+            (f"credits a {found.period}, idle", found.min),
+            ("usually", found.avg),
+            ("every core busy", found.max),
+        ]
+    )
+
+
+def _show(found: Lifecycle, *, json: bool) -> None:
+    from bastide.cli.output import show_fields, show_json
+
+    if json:
+        show_json(found.model_dump(mode="json", exclude={"workspace"}))
+        return
+    info = found.restart_info or {}
+    show_fields(
+        [
+            ("mode", found.mode),
+            ("status", found.status),
+            ("uptime s", f"{found.uptime or 0:g}"),
+            ("restart policy", found.restart_policy),
+            ("restarts", info.get("count", 0)),
+            *(
+                [
+                    ("ttl", found.ttl),
+                    ("at its end", found.ttl_action),
+                    ("ends", found.ttl_expires_at),
+                    ("remove on exit", "yes" if found.remove_on_exit else "no"),
+                ]
+                if found.ttl
+                else []
+            ),
+        ]
+    )
+
+
+def _seconds(text: str) -> str | int:
+    """A bare number is seconds."""
+    return int(text) if text.isdigit() else text

@@ -1,0 +1,100 @@
+"""Lifecycle, leases, sizes, quota and prices of workspaces, for asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bastide.client import _lifecycle_calls as calls
+from bastide.client import _workspace_calls
+from bastide.client._models import Estimate, Lifecycle, Quota, Resized, Resources, WorkspacePage
+from bastide.client._session import AsyncSession
+
+
+class AsyncLifecycles:
+    """The part of `AsyncWorkspaces` about how workspaces live. Each is named by id or slug."""
+
+    _api: AsyncSession
+
+    async def pause(self, workspace: str) -> None:
+        """Freeze every process; memory and connections are kept."""
+        await self._api.send(_workspace_calls.power(workspace, "pause"))
+
+    async def resume(self, workspace: str) -> None:
+        """Let a paused workspace go on."""
+        await self._api.send(_workspace_calls.power(workspace, "resume"))
+
+    async def destroy(self, workspace: str) -> None:
+        """Remove machine and disk for good and keep the record; a start begins anew."""
+        await self._api.send(calls.destroy(workspace))
+
+    async def make_permanent(
+        self, workspace: str, *, restart_policy: str | None = None
+    ) -> Lifecycle:
+        """End its lease; `restart_policy` is `always` unless given."""
+        return await self._api.send(calls.make_permanent(workspace, restart_policy))
+
+    async def make_temporary(
+        self,
+        workspace: str,
+        ttl: str | int,
+        *,
+        ttl_action: str | None = None,
+        remove_on_exit: bool | None = None,
+    ) -> Lifecycle:
+        """Give it a lease from now: a duration such as `1h`, or seconds.
+
+        `ttl_action` at its end: `stop` (usual), `pause` or `remove`.
+        """
+        return await self._api.send(
+            calls.make_temporary(workspace, ttl, ttl_action, remove_on_exit=remove_on_exit)
+        )
+
+    async def update_ttl(
+        self, workspace: str, ttl: str | int | None = None, *, ttl_action: str | None = None
+    ) -> Lifecycle:
+        """Another length of its lease, from now, or another action at its end."""
+        return await self._api.send(calls.update_ttl(workspace, ttl, ttl_action))
+
+    async def ping(self, workspace: str, *, ttl_seconds: int | None = None) -> calls.Renewal:
+        """Renew its lease from now, for its ttl or for the seconds given."""
+        return await self._api.send(calls.ping(workspace, ttl_seconds))
+
+    async def resources(self, workspace: str) -> Resources:
+        """Its sizes."""
+        return await self._api.send(calls.resources(workspace))
+
+    async def resize(
+        self,
+        workspace: str,
+        *,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        disk_size_mb: int | None = None,
+        apply: bool = True,
+    ) -> Resized:
+        """Other sizes: now, or with `apply` false from the next start. A disk only grows."""
+        return await self._api.send(
+            calls.resize(workspace, cpus, memory_mb, disk_size_mb, apply=apply)
+        )
+
+    async def archived(self, page: int | None = None, limit: int | None = None) -> WorkspacePage:
+        """Those whose machine is gone for good, newest first."""
+        return await self._api.send(calls.archived(page, limit))
+
+    async def details(self, workspace: str) -> dict[str, Any]:
+        """Workspace, token, use, access and lifecycle in one answer."""
+        return await self._api.send(calls.details(workspace))
+
+    async def quota(self) -> Quota:
+        """Limits and use of the account."""
+        return await self._api.send(calls.quota())
+
+    async def estimate(
+        self,
+        *,
+        cpus: float | None = None,
+        memory_mb: float | None = None,
+        disk_size_mb: float | None = None,
+    ) -> Estimate:
+        """Credits a month of a workspace that always runs."""
+        return await self._api.send(calls.estimate(cpus, memory_mb, disk_size_mb))
