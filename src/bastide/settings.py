@@ -50,6 +50,7 @@ class Listen(Section):
 
     api: str = Field("127.0.0.1:7080", description="address:port of the control-plane API")
     gateway: str = Field("127.0.0.1:7081", description="address:port of the runtime gateway")
+    ssh: str = Field("127.0.0.1:7022", description="address:port of the SSH bastion")
 
 
 class Network(Section):
@@ -129,6 +130,14 @@ class Prices(Section):
     network_gib: float = Field(2.0, ge=0, description="a GiB in or out")
 
 
+class Ssh(Section):
+    """SSH into workspaces, by way of the bastion."""
+
+    bastion: str = Field(
+        "", description="host or host:port that people are told; empty: listen.ssh"
+    )
+
+
 class Database(Section):
     """Where the control plane keeps its rows."""
 
@@ -153,11 +162,13 @@ class Settings(BaseSettings):
     run_dir: Path = Field(Path("/run/bastide"), description="sockets and pid files")
     user: str = Field("bastide", description="unprivileged user of the api")
     edge_user: str = Field("bastide-edge", description="unprivileged user of the edge")
+    ssh_user: str = Field("bastide-ssh", description="unprivileged user of the SSH bastion")
     resolver_user: str = Field("bastide-resolver", description="unprivileged user of the resolver")
     listen: Listen = Listen()
     network: Network = Network()
     machines: Machines = Machines()
     prices: Prices = Prices()
+    ssh: Ssh = Ssh()
     database: Database = Database()
     log: Log = Log()
 
@@ -199,6 +210,16 @@ class Settings(BaseSettings):
     def edge_dir(self) -> Path:
         """Maps and certificates the control plane keeps for the edge."""
         return self.state_dir / "edge"
+
+    @property
+    def bastion_dir(self) -> Path:
+        """The bastion's own key (0600) and its public half, which anyone may read."""
+        return self.state_dir / "bastion"
+
+    @property
+    def bastion_map(self) -> Path:
+        """Who may pass the bastion to which workspace: written by the api, read by the bastion."""
+        return self.state_dir / "ssh" / "workspaces.json"
 
     @property
     def edge_socket(self) -> Path:

@@ -100,7 +100,7 @@ def test_status_tells_every_process(cloud: Cloud) -> None:
     """Supervisor, guard and the three services run, each with its pid and start time."""
     found = cloud.json("status")
     assert found["running"] is True
-    assert list(found["processes"]) == ["supervisor", "guard", "node", "api", "edge"]
+    assert list(found["processes"]) == ["supervisor", "guard", "node", "resolver", "api", "edge"]
     for item in found["processes"].values():
         assert item["state"] == "running"
         assert item["pid"] > 1

@@ -72,8 +72,8 @@ def beat(client: Bastide, workspace: str) -> int:
 
 @pytest.mark.parametrize(
     "victims",
-    [("node",), ("api",), ("edge",), ("supervisor",), ("guard",),
-     ("supervisor", "node", "api", "edge")],
+    [("node",), ("resolver",), ("api",), ("edge",), ("supervisor",), ("guard",),
+     ("supervisor", "node", "resolver", "api", "edge")],
     ids="+".join,
 )  # fmt: skip
 def test_commands_go_on_and_all_answers_again(

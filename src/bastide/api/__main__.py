@@ -12,7 +12,8 @@ import uvicorn
 
 from bastide.api.app import create_app
 from bastide.api.assembly import assemble
-from bastide.api.directories import UnknownUserError, become, make_directories
+from bastide.api.directories import make_directories
+from bastide.identity import UnknownUserError, become
 from bastide.log import configure_log
 from bastide.settings import SettingsError, settings
 
@@ -29,7 +30,7 @@ def main() -> int:
         chosen = settings()
         make_directories(chosen)
         os.umask(0o027)
-        become(chosen)
+        become(chosen.user, str(chosen.state_dir))
     except (SettingsError, UnknownUserError, OSError) as error:
         sys.stderr.write(f"bastide-api: {error}\n")
         return 1

@@ -3,39 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from bastide.identity import identity_of
 from bastide.settings import Settings
-
-
-class UnknownUserError(Exception):
-    """A user named in the settings does not exist; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Numbers of a user and a group."""
-
-    uid: int
-    gid: int
-
-
-def identity_of(user: str) -> Identity:
-    """The numbers of a user and its own group.
-
-    Raises:
-        UnknownUserError: there is no such user.
-    """
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise UnknownUserError(
-            f"there is no user {user!r}; make it with: adduser --system --group {user}"
-        ) from None
-    return Identity(entry.pw_uid, entry.pw_gid)
 
 
 def make_directories(settings: Settings) -> None:
@@ -60,21 +32,6 @@ def make_directories(settings: Settings) -> None:
     for path in private:
         _give(path, api.uid, api.gid, 0o700)
     _give(settings.api_socket.parent, api.uid, edge.gid, 0o2750)
-
-
-def become(settings: Settings) -> None:
-    """Give up root for the api's user, for good; nothing when not root.
-
-    Raises:
-        UnknownUserError: there is no such user.
-    """
-    if os.geteuid() != 0:
-        return
-    user = identity_of(settings.user)
-    os.setgroups([user.gid])
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
-    os.environ["HOME"] = str(settings.state_dir)
 
 
 def _give(path: Path, uid: int, gid: int, mode: int) -> None:

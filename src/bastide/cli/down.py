@@ -178,7 +178,7 @@ def _purge(settings: Settings) -> None:
         try:
             await network.teardown()
         finally:
-            network.close()
+            await network.close()
 
     try:
         asyncio.run(teardown())

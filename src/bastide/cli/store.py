@@ -33,11 +33,12 @@ def with_store(act: Callable[[Store], Awaitable[T]], account: str | None = None)
     """
     import asyncio
 
-    from bastide.api.directories import UnknownUserError, become, make_directories
+    from bastide.api.directories import make_directories
     from bastide.cli.configuration import server_settings
     from bastide.cli.fault import Fault, need_root
     from bastide.domain.errors import BastideError
     from bastide.domain.scope import Scope
+    from bastide.identity import UnknownUserError, become
     from bastide.services.accounts import AccountService
     from bastide.services.caller import Caller
     from bastide.services.keys import KeyService
@@ -48,7 +49,7 @@ def with_store(act: Callable[[Store], Awaitable[T]], account: str | None = None)
     settings = server_settings()
     try:
         make_directories(settings)
-        become(settings)
+        become(settings.user, str(settings.state_dir))
     except (UnknownUserError, OSError) as error:
         raise Fault(str(error), "script/up makes users and directories") from None
 

@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bastide.node import kernel, loop
-from bastide.node.errors import BootFailed, NoSpace
+from bastide.node import kernel, loop, reflink
+from bastide.node.errors import BootFailed, Conflict, NoSpace
 
 MIB = 1024 * 1024
 RESERVE_BYTES = 1024 * MIB
@@ -52,13 +52,7 @@ class Disks:
         if self.exists(machine):
             return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.directory).free
-        if free < RESERVE_BYTES:
-            raise NoSpace(
-                f"{free // MIB} MiB are free below {self.directory}, a new disk needs "
-                f"{RESERVE_BYTES // MIB}: delete workspaces or add storage",
-                free_bytes=free,
-            )
+        self.check_room()
         draft = self.directory / f".{machine}.ext4"
         try:
             draft.unlink(missing_ok=True)
@@ -139,9 +133,70 @@ class Disks:
         """Unmount a disk; harmless when it is not mounted. Blocks while it is written out."""
         kernel.unmount_all(point)
 
+    def check_room(self) -> None:
+        """Refuse to begin something that needs room on a host that has little left.
+
+        Raises:
+            NoSpace: says how much there is.
+        """
+        free = shutil.disk_usage(self.directory).free
+        if free < RESERVE_BYTES:
+            raise NoSpace(
+                f"{free // MIB} MiB are free below {self.directory}, {RESERVE_BYTES // MIB} must "
+                "be: delete workspaces or add storage",
+                free_bytes=free,
+            )
+
+    def copy(self, machine: str, target: Path) -> bool:
+        """Copy a disk to a new file; whether the two share their blocks. Blocks.
+
+        One that is mounted must be held still (`kernel.freeze`), or the copy is of no moment.
+
+        Raises:
+            NoSpace: the host is too full; nothing is left of the copy.
+            Conflict: there is no such disk.
+        """
+        self.check_room()
+        try:
+            return reflink.copy(self.path(machine), target)
+        except FileNotFoundError:
+            raise Conflict(f"{machine} has no disk to copy") from None
+        except OSError as error:
+            raise _full(machine, error) from error
+
+    def replace(self, machine: str, source: Path) -> None:
+        """Put a copy of `source` in the place of a disk, which is kept until `settle`. Blocks.
+
+        Raises:
+            NoSpace: the host is too full; the disk is as before.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check_room()
+        self._wait_free(machine)
+        draft, former = self.directory / f".{machine}.ext4", self._former(machine)
+        draft.unlink(missing_ok=True)
+        try:
+            reflink.copy(source, draft)
+        except OSError as error:
+            raise _full(machine, error) from error
+        if self.exists(machine) and not former.exists():
+            self.path(machine).rename(former)
+        draft.rename(self.path(machine))
+
+    def settle(self, machine: str, *, good: bool) -> None:
+        """End a replacement: the former disk goes, or comes back when it was no `good`."""
+        former = self._former(machine)
+        if not good and former.exists():
+            former.rename(self.path(machine))
+        former.unlink(missing_ok=True)
+
+    def _former(self, machine: str) -> Path:
+        return self.directory / f".{machine}.former"
+
     def remove(self, machine: str) -> None:
-        """Delete a disk and what an interrupted creation left of it."""
-        for path in (self.path(machine), self.directory / f".{machine}.ext4"):
+        """Delete a disk and what an interrupted creation or replacement left of it."""
+        draft = self.directory / f".{machine}.ext4"
+        for path in (self.path(machine), draft, self._former(machine)):
             path.unlink(missing_ok=True)
 
     def all(self) -> list[str]:
@@ -151,6 +206,16 @@ class Disks:
     def drafts(self) -> list[Path]:
         """What interrupted creations left."""
         return list(self.directory.glob(".ws_*.ext4"))
+
+
+def _full(machine: str, error: OSError) -> Exception:
+    """What a failed copy means to the one who asked for it."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return NoSpace(
+            f"the host has no room for a copy of the disk of {machine}: "
+            "delete workspaces or add storage"
+        )
+    return error
 
 
 def usage(point: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
+_FIFREEZE = 0xC0045877
+_FITHAW = 0xC0045878
 _PR_SET_SECUREBITS = 28
 _PR_SET_CHILD_SUBREAPER = 36
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
@@ -144,6 +147,29 @@ def attach_mount(mount_fd: int, target: Path) -> None:
         ),
         f"move_mount to {target}",
     )
+
+
+def freeze(point: Path) -> None:
+    """Write out the file system mounted at `point`, and hold back every further write to it."""
+    _file_system(point, _FIFREEZE)
+
+
+def thaw(point: Path) -> None:
+    """Let writes go on; harmless when they are not held back."""
+    try:
+        _file_system(point, _FITHAW)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _file_system(point: Path, request: int) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(point, flags)
+    try:
+        fcntl.ioctl(descriptor, request, 0)
+    finally:
+        os.close(descriptor)
 
 
 def become(uid: int, gid: int) -> None:

@@ -73,7 +73,7 @@ class Node:
                 await self._sweeper
         self.events.close()
         await self.fleet.close()
-        self.host.network.close()
+        await self.host.network.close()
         self.host.cgroups.remove_parent()  # which stays while a machine is in it
 
     async def sweep(self) -> Swept:

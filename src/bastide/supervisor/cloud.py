@@ -1,4 +1,4 @@
-"""The services of one server, in the order they start: node, api, edge."""
+"""The services of one server, in the order they start: node, resolver, api, edge."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_directories(settings: Settings) -> None:
 
 
 def services(settings: Settings) -> list[Service]:
-    """Node, api and edge of this server."""
+    """Node, resolver, api and edge of this server."""
     env = service_environment()
 
     def edge() -> Launch:
@@ -45,6 +45,7 @@ def services(settings: Settings) -> list[Service]:
             lambda: Launch((*PYTHON, "bastide.node"), env),
             ready=lambda: socket_answers(settings.node_socket, "/v1/health"),
         ),
+        Service("resolver", lambda: Launch((*PYTHON, "bastide.resolver"), env)),
         Service(
             "api",
             # It starts as root, makes its directories and gives root up for good.

@@ -1,6 +1,6 @@
 """Runs inside a test's network namespace and does there what it is told, one JSON line each.
 
-Standard library only: it stands for whatever a workspace may run.
+The standard library, and dnspython for questions: it stands for whatever a workspace may run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
 
 ETH_P_ALL = 3
 
@@ -70,6 +75,29 @@ class Guest:
             return self._exchange(self.held[name])
         except OSError as error:
             return _word(error)
+
+    def query(
+        self, name: str, kind: str = "A", server: str = "10.211.0.1", *, tcp: bool = False
+    ) -> list[str]:
+        """What a name server answers: the code, then the records; `silent` without an answer."""
+        ask = dns.query.tcp if tcp else dns.query.udp
+        try:
+            answer = ask(dns.message.make_query(name, kind, use_edns=0), server, timeout=3)
+        except dns.exception.Timeout:
+            return ["silent"]
+        except OSError as error:
+            return [_word(error)]
+        records = [record.to_text() for rrset in answer.answer for record in rrset]
+        return [dns.rcode.to_text(answer.rcode()), *records]
+
+    def pour(self, host: str, port: int, count: int) -> str:
+        """Send that many datagrams of noise as fast as can be."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            for number in range(count):
+                with contextlib.suppress(OSError):
+                    noise = number.to_bytes(4, "big") * (1 + number % 100)
+                    udp.sendto(noise, (host, port))
+        return "ok"
 
     def ping(self, host: str, deadline: float = 0.5) -> str:
         """`open` when an echo reply came."""

@@ -14,6 +14,7 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node.network import Network
 
 GUEST = Path(__file__).with_name("guest.py")
+NAMES = Path(__file__).with_name("nameserver.py")
 TABLE = "bastide_test_net"
 SUBNET = "10.211.0.0/16"
 UPLINK = "tnet0"
@@ -26,6 +27,7 @@ PRIVATE = "172.31.77.7"
 OPENED = "192.168.77.7"  # private, and listed in network.allow_private
 ALIBABA = "100.100.100.200"
 AZURE = "168.63.129.16"
+POOLED = "203.0.113.99"  # an address of network.outbound_pool
 OUTSIDE = (INTERNET, ELSEWHERE, RESOLVER, METADATA, PRIVATE, OPENED, ALIBABA, AZURE)
 
 
@@ -85,6 +87,46 @@ class Machine(Guest):
         self.ip = str(network.reserve(name))
 
 
+class NameServer:
+    """The name server of the tests' internet, at `RESOLVER`."""
+
+    def __init__(self, internet: Guest) -> None:
+        inside = ["nsenter", "--net", "--target", str(internet.pid)]
+        self.process = subprocess.Popen(
+            [*inside, sys.executable, "-I", str(NAMES), RESOLVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready"
+
+    def set(self, name: str, *records: str, kind: str = "A", ttl: int = 300) -> None:
+        """Give a name its records."""
+        self._say([name, kind, records, ttl])
+
+    def count(self, name: str) -> int:
+        """How often a name was asked for."""
+        return int(self._say([name, "count", [], 0]))
+
+    def _say(self, line: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(line) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
 class Stage:
     """Makes machines on a network and clears them away."""
 
@@ -135,7 +177,8 @@ def internet() -> Iterator[Guest]:
         guest.write(path="/proc/sys/net/ipv4/ping_group_range", text="0 2147483647")
         for address in OUTSIDE:  # one socket each: a datagram is answered from where it went
             for port in (53, 80, 443):
-                guest.serve(port=port, address=address)
+                if (address, port) != (RESOLVER, 53):
+                    guest.serve(port=port, address=address)
         yield guest
     finally:
         subprocess.run(["ip", "link", "delete", UPLINK], check=False, capture_output=True)

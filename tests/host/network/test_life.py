@@ -61,7 +61,7 @@ async def test_the_host_itself_is_never_configured(network: Network) -> None:
 async def test_a_wrong_policy_changes_nothing(stage: Stage) -> None:
     """The policy in force stays, and a machine is not attached with a wrong one."""
     machine = await stage.machine(LINKED)
-    wrong = NetworkPolicy(egress=("example.com",))
+    wrong = NetworkPolicy(egress=("not a name",))
     with pytest.raises(Invalid):
         await stage.network.apply(machine.name, wrong)
     assert stage.internet.reach(machine.ip) == "open"
@@ -130,7 +130,7 @@ async def test_another_process_adopts_what_runs(stage: Stage, tmp_path: Path) ->
         await again.apply(machine.name, NetworkPolicy())
         assert stage.internet.reach(machine.ip, deadline=0.3) == "silent"
     finally:
-        again.close()
+        await again.close()
 
 
 @pytest.mark.parametrize("step", ["_configure_inside", "_write", "_mac"])
@@ -186,6 +186,6 @@ def test_a_subnet_in_use_is_refused(outside: Guest, tmp_path: Path) -> None:
         network = Network(settings_in(tmp_path))
         with pytest.raises(Conflict, match=r"10\.211\.4\.0/24"):
             asyncio.run(network.setup())
-        network.close()
+        asyncio.run(network.close())
     finally:
         world.run("ip", "route", "delete", "10.211.4.0/24", "dev", world.UPLINK)

@@ -112,10 +112,10 @@ async def host(settings: Settings) -> AsyncIterator[Host]:
         await leaks.assert_same(settings, before)
     finally:
         host.images.unmount()
-        network.close()
+        await network.close()
         last = Network(settings)  # the node that was tested may have closed the first
         await last.teardown()
-        last.close()
+        await last.close()
         cgroups.detect(settings.network.table).remove_parent()
 
 

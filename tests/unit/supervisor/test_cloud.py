@@ -13,12 +13,13 @@ from bastide.supervisor.probe import address_answers, socket_answers
 from bastide.supervisor.process import Process
 
 
-def test_node_api_edge_in_this_order(tmp_path: Path) -> None:
+def test_node_resolver_api_edge_in_this_order(tmp_path: Path) -> None:
     """Each service starts after what it needs, from this Python and isolated from its caller."""
     found = services(Settings(state_dir=tmp_path, run_dir=tmp_path))
-    assert [service.name for service in found] == ["node", "api", "edge"]
+    assert [service.name for service in found] == ["node", "resolver", "api", "edge"]
     assert found[0].launch().argv[1:] == ("-I", "-m", "bastide.node")
-    assert found[1].launch().argv[1:] == ("-I", "-m", "bastide.api")
+    assert found[1].launch().argv[1:] == ("-I", "-m", "bastide.resolver")
+    assert found[2].launch().argv[1:] == ("-I", "-m", "bastide.api")
 
 
 def test_the_guard_is_told_whom_to_watch(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
-from bastide.domain.network import NetworkPolicy
+from bastide.domain.network import BlockedLog, NetworkPolicy
 
 
 class MachineNetwork(Protocol):
@@ -46,5 +46,8 @@ class MachineNetwork(Protocol):
     def counters(self, machine: str) -> tuple[int, int]:
         """Bytes to and from the machine since it was attached."""
 
-    def close(self) -> None:
+    async def blocked(self, machine: str) -> BlockedLog:
+        """What the machine was refused lately."""
+
+    async def close(self) -> None:
         """Let go of the firewall; everything stays in force."""

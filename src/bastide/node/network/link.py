@@ -82,7 +82,7 @@ def create(
         NotReady: the kernel refused a step; nothing is left of the link.
     """
     name = host_end(address)
-    with network_of(pid) as namespace, _netlink(f"link of {owner.machine}") as netlink:
+    with network_of(pid) as namespace, netlink_socket(f"link of {owner.machine}") as netlink:
         _delete(netlink, name)
         try:
             netlink.link(
@@ -127,7 +127,7 @@ def create(
 
 def delete(address: IPv4Address) -> bool:
     """Remove the link of an address with its routes; False if there was none."""
-    with _netlink(f"link of {address}") as netlink:
+    with netlink_socket(f"link of {address}") as netlink:
         return _delete(netlink, host_end(address))
 
 
@@ -176,7 +176,7 @@ def prepare_host(subnet: IPv4Network) -> None:
         Conflict: the subnet, or a part of it, is already used for something else here.
         NotReady: the kernel refused.
     """
-    with _netlink("the subnet's route") as netlink:
+    with netlink_socket("the subnet's route") as netlink:
         _refuse_overlap(netlink, subnet)
         _write({"ipv4/{}": "1"}, "ip_forward")
         netlink.route("replace", **_unreachable(subnet))
@@ -184,7 +184,7 @@ def prepare_host(subnet: IPv4Network) -> None:
 
 def uplink_mtu() -> int:
     """The MTU of the way out, so that large packets need no discovery; 1500 without one."""
-    with _netlink("a look at the routes") as netlink:
+    with netlink_socket("a look at the routes") as netlink:
         for route in netlink.get_default_routes(family=2):
             index = route.get_attr("RTA_OIF")
             if index:
@@ -194,7 +194,7 @@ def uplink_mtu() -> int:
 
 def restore_host(subnet: IPv4Network) -> None:
     """Remove the subnet's route. Forwarding stays as it is: others may rely on it by now."""
-    with _netlink("the subnet's route") as netlink:
+    with netlink_socket("the subnet's route") as netlink:
         try:
             netlink.route("del", **_unreachable(subnet))
         except NetlinkError as error:
@@ -204,7 +204,7 @@ def restore_host(subnet: IPv4Network) -> None:
 
 def _configure_inside(address: IPv4Address, gateway: IPv4Address) -> None:
     _write(_INSIDE, "")
-    with _netlink("the workspace's end") as netlink:
+    with netlink_socket("the workspace's end") as netlink:
         index = socket.if_nametoindex(INNER)
         netlink.link("set", index=1, state="up")
         netlink.addr("add", index=index, address=str(address), prefixlen=32)
@@ -251,7 +251,7 @@ def _delete(netlink: Any, name: str) -> bool:
 
 
 @contextmanager
-def _netlink(what: str) -> Iterator[Any]:
+def netlink_socket(what: str) -> Iterator[Any]:
     """A netlink socket of the calling thread's namespace; its refusals become `NotReady`."""
     try:
         with IPRoute() as netlink:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import pwd
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
 
 import structlog
 
-from bastide.domain.network import NetworkPolicy
+from bastide.domain.network import BlockedLog, NetworkPolicy
+from bastide.domain.resolving import Restriction
 from bastide.node.errors import Invalid, NotFound
-from bastide.node.network import link, rules
+from bastide.node.network import bandwidth, link
+from bastide.node.network.admission import Admission
+from bastide.node.network.blocked import BlockedLogs
+from bastide.node.network.chains import Plan
+from bastide.node.network.desk import Desk
+from bastide.node.network.firewall import Firewall
 from bastide.node.network.lease import Leases
-from bastide.node.network.nft import Nft
-from bastide.node.network.resolver import choose_nameservers
+from bastide.node.network.names import wildcards
+from bastide.node.network.nflog import PacketLog
 from bastide.settings import Settings
 
 CLOSED = NetworkPolicy(allow_internet=False)
@@ -53,20 +59,25 @@ class Network:
         self.subnet = settings.network.subnet
         self.gateway = self.subnet.network_address + 1
         self._leases = Leases(settings.state_dir / "network" / "leases.json", self.subnet)
-        self._nft = Nft()
+        self._firewall = Firewall(self._read_plan())
+        self._blocked = BlockedLogs(self._firewall.plan)
+        self._packets = PacketLog(self._firewall.plan.log_group, self._blocked.packet)
+        self._desk = Desk(
+            settings.resolver_socket, settings.resolver_user, self._firewall, self._blocked.told
+        )
         self._changes = asyncio.Lock()
-        self._plan = self._read_plan()
         self._mtu = 1500
         # Put in force since the last sweep: newer than what the sweep's caller may know.
         self._fresh: dict[str, NetworkPolicy] = {}
+        self._speeds: dict[IPv4Address, float | None] = {}
 
     @property
     def nameservers(self) -> tuple[str, ...]:
-        """The name servers a workspace may ask (port 53), for its resolv.conf."""
-        return tuple(map(str, self._plan.nameservers))
+        """The name server of a workspace, for its resolv.conf: the gateway."""
+        return (str(self.gateway),)
 
     async def setup(self) -> None:
-        """Forwarding, the subnet's `unreachable` route and our nftables table.
+        """Forwarding, the subnet's `unreachable` route, our nftables table, and the two ears.
 
         Repeating is harmless; links and rules of running machines stay, and their addresses are
         adopted if the lease file does not know them.
@@ -75,30 +86,35 @@ class Network:
             Conflict: the subnet is used for something else on this host.
         """
         async with self._changes:
-            self._plan = self._read_plan()
-            if not self._plan.nameservers:
-                _log.warning(
-                    "workspaces cannot resolve names: this host has no name server they can "
-                    "reach; set network.nameservers"
-                )
+            self._firewall.plan = self._read_plan()
             await asyncio.to_thread(link.prepare_host, self.subnet)
             self._mtu = await asyncio.to_thread(link.uplink_mtu)
-            for found in link.links(self._plan.table, self.subnet):
+            for found in link.links(self._firewall.plan.table, self.subnet):
                 if found.machine and not self._leases.adopt(found.machine, found.address):
                     _log.warning("stale link", workspace=found.machine, link=found.name)
-            await self._transaction(rules.setup_commands(self._plan))
+            await self._firewall.setup()
+            await self._desk.open()
+            try:
+                await asyncio.to_thread(self._packets.open)
+            except OSError as error:
+                _log.warning("what is blocked cannot be logged", reason=str(error))
+            else:
+                self._packets.listen()
 
     async def teardown(self) -> None:
         """Remove our links, route and table. Leases stay; forwarding stays as it is."""
         async with self._changes:
-            for found in link.links(self._plan.table, self.subnet):
+            for found in link.links(self._firewall.plan.table, self.subnet):
                 await asyncio.to_thread(link.delete, found.address)
+            await asyncio.to_thread(self._sweep_devices, ())
             await asyncio.to_thread(link.restore_host, self.subnet)
-            await self._transaction(rules.teardown_commands(self._plan))
+            await self._firewall.teardown()
             self._fresh.clear()
+            self._speeds.clear()
+            await self._desk.close()
 
     def reserve(self, machine: str) -> IPv4Address:
-        """The machine's address, the same until `release`.
+        """The machine's address, the same until `release`. Waits for the disk.
 
         Raises:
             NoSpace: the subnet is full.
@@ -106,8 +122,11 @@ class Network:
         return self._leases.reserve(machine)
 
     def release(self, machine: str) -> None:
-        """Give the address back; harmless if there is none. Detach first."""
+        """Give the address back; harmless if there is none. Detach first. Waits for the disk."""
+        address = self._leases.get(machine)
         self._leases.release(machine)
+        if address is not None:
+            self._blocked.forget(address)
 
     def address(self, machine: str) -> IPv4Address | None:
         """The machine's address, if one is reserved."""
@@ -119,7 +138,7 @@ class Network:
         Raises:
             Invalid: `details["field"]` names the list with the wrong entry.
         """
-        rules.workspace_chains(self.gateway, policy, self._plan)
+        self._firewall.admission(policy)
 
     async def attach(self, machine: str, pid: int, policy: NetworkPolicy) -> None:
         """Put the policy in force, then link the network namespace of `pid` to the host.
@@ -133,17 +152,22 @@ class Network:
             Conflict: the process is gone, or shares the host's network namespace.
         """
         address = self._reserved(machine)
-        commands = rules.workspace_commands(address, policy, self._plan)
+        admission = self._firewall.admission(policy)
         async with self._changes:
-            await self._transaction(commands)
+            await self._firewall.put(address, policy)
             try:
-                owner = link.Owner(self._plan.table, machine)
+                owner = link.Owner(self._firewall.plan.table, machine)
                 await asyncio.to_thread(
                     link.create, owner, address, self.gateway, pid, mtu=self._mtu
                 )
+                self._speeds.pop(address, None)
+                await self._limit(address, policy.bandwidth_mbps)
             except BaseException:
-                await self._transaction(rules.removal_commands([address], self._plan))
+                await asyncio.to_thread(link.delete, address)
+                await asyncio.to_thread(bandwidth.remove, address)
+                await self._firewall.remove(address)
                 raise
+            await self._follow(address, admission)
             self._fresh[machine] = policy
 
     async def apply(self, machine: str, policy: NetworkPolicy) -> None:
@@ -157,10 +181,12 @@ class Network:
             NotFound: no address is reserved.
         """
         address = self._reserved(machine)
-        commands = rules.workspace_commands(address, policy, self._plan)
+        admission = self._firewall.admission(policy)
         async with self._changes:
             if link.exists(address):
-                await self._transaction(commands)
+                await self._firewall.put(address, policy)
+                await self._limit(address, policy.bandwidth_mbps)
+                await self._follow(address, admission)
                 self._fresh[machine] = policy
 
     async def detach(self, machine: str) -> None:
@@ -170,8 +196,11 @@ class Network:
             return
         async with self._changes:
             self._fresh.pop(machine, None)
+            self._speeds.pop(address, None)
             await asyncio.to_thread(link.delete, address)
-            await self._transaction(rules.removal_commands([address], self._plan))
+            await asyncio.to_thread(bandwidth.remove, address)
+            await self._firewall.remove(address)
+            await self._desk.tell(address, None)
 
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> SweepCount:
         """Make links and rules those of the running machines, and say what was wrong.
@@ -181,16 +210,26 @@ class Network:
         `running` does not know them yet. A policy that is not allowed counts as closed.
         """
         async with self._changes:
-            self._plan = self._read_plan()
+            self._firewall.plan = self._read_plan()
             wanted = {**running, **self._fresh}
             removed, linked = await asyncio.to_thread(self._sweep_links, wanted)
             policies = {
                 address: self._allowed(machine, wanted[machine])
                 for machine, address in linked.items()
             }
-            present = await asyncio.to_thread(self._ruled)
             await asyncio.to_thread(link.prepare_host, self.subnet)
-            await self._transaction(rules.rebuild_commands(policies, self._plan))
+            await asyncio.to_thread(self._sweep_devices, policies)
+            self._blocked.counted(await asyncio.to_thread(self._firewall.refused))
+            present = await self._firewall.rebuild(policies)
+            restrictions = {}
+            for address, policy in policies.items():
+                admission = self._firewall.admission(policy)
+                await self._limit(address, policy.bandwidth_mbps)
+                self._blocked.follow(address, admission)
+                restriction = _restriction(admission)
+                if restriction is not None:
+                    restrictions[address] = restriction
+            await self._desk.tell_all(restrictions)
             self._fresh.clear()
             return SweepCount(
                 links=removed,
@@ -204,9 +243,28 @@ class Network:
         address = self._leases.get(machine)
         return (0, 0) if address is None else link.counters(address)
 
-    def close(self) -> None:
+    async def blocked(self, machine: str) -> BlockedLog:
+        """What the workspace was refused lately."""
+        address = self._leases.get(machine)
+        if address is None:
+            return BlockedLog()
+        packets = await asyncio.to_thread(self._firewall.refused)
+        return self._blocked.read(address, packets.get(address, 0))
+
+    async def close(self) -> None:
         """Let go of the firewall; everything stays in force."""
-        self._nft.close()
+        self._packets.close()
+        await self._desk.close()
+        self._firewall.close()
+
+    async def _follow(self, address: IPv4Address, admission: Admission) -> None:
+        self._blocked.follow(address, admission)
+        await self._desk.tell(address, _restriction(admission))
+
+    async def _limit(self, address: IPv4Address, mbps: float | None) -> None:
+        if address not in self._speeds or self._speeds[address] != mbps:
+            await asyncio.to_thread(bandwidth.limit, address, mbps)
+            self._speeds[address] = mbps
 
     def _reserved(self, machine: str) -> IPv4Address:
         address = self._leases.get(machine)
@@ -226,7 +284,7 @@ class Network:
         """Remove the links of no wanted machine; how many, and the addresses that are linked."""
         machines = set(wanted)
         removed, linked = 0, {}
-        for found in link.links(self._plan.table, self.subnet):
+        for found in link.links(self._firewall.plan.table, self.subnet):
             lease = self._leases.get(found.machine)
             if found.machine in machines and lease == found.address:
                 linked[found.machine] = found.address
@@ -234,32 +292,34 @@ class Network:
                 removed += link.delete(found.address)
         return removed, linked
 
-    def _ruled(self) -> set[IPv4Address]:
-        """The addresses that have rules now."""
-        elements = self._nft.elements(self._plan.table, rules.INBOUND)
-        return {IPv4Address(_map_key(element)) for element in elements}
+    def _sweep_devices(self, linked: Iterable[IPv4Address]) -> None:
+        prefixes = tuple(name[2:].rstrip("*") for name in wildcards(self.subnet))
+        bandwidth.sweep(linked, prefixes)
 
-    async def _transaction(self, commands: list[str]) -> None:
-        await asyncio.to_thread(self._nft.run, "\n".join(commands))
-
-    def _read_plan(self) -> rules.Plan:
+    def _read_plan(self) -> Plan:
         network = self._settings.network
         control = {0, *_user(self._settings.user)}
         edge = _user(self._settings.edge_user)
-        return rules.Plan(
+        bastion = _user(self._settings.ssh_user)
+        return Plan(
             table=network.table,
             subnet=self.subnet,
-            nameservers=choose_nameservers(network.nameservers, self.subnet),
             allow_private=network.allow_private,
             connections=network.connections,
             control_users=tuple(sorted(control)),
             edge_user=edge[0] if edge else None,
+            ssh_user=bastion[0] if bastion else None,
+            pool=network.outbound_pool,
+            # One group for each table, so that two clouds of a host hear only their own.
+            log_group=zlib.crc32(network.table.encode()) % 0xFFFF + 1,
         )
 
 
-def _map_key(element: Any) -> str:
-    """The key of one element of a map, as libnftables' JSON has it: `[key, verdict]`."""
-    return str(element[0])
+def _restriction(admission: Admission) -> Restriction | None:
+    """What the resolver must know of a workspace."""
+    if admission.open:
+        return None
+    return Restriction(names=tuple(admission.names.entries) if admission.names else None)
 
 
 def _user(name: str) -> tuple[int, ...]:

@@ -61,15 +61,15 @@ class Nft:
         """
         self._run(commands)
 
-    def elements(self, table: str, name: str) -> list[Any]:
-        """The elements of a map of `table`; empty when there is no such map."""
+    def elements(self, kind: str, table: str, name: str) -> list[Any]:
+        """The elements of a `set` or `map` of `table`; empty when there is none."""
         try:
-            answer = json.loads(self._run(f"list map inet {table} {name}"))
+            answer = json.loads(self._run(f"list {kind} inet {table} {name}"))
         except NotReady:
             return []
         for item in answer["nftables"]:
-            if "map" in item:
-                return list(item["map"].get("elem", []))
+            if kind in item:
+                return list(item[kind].get("elem", []))
         return []
 
     def close(self) -> None:

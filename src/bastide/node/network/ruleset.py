@@ -78,6 +78,38 @@ class Crowded:
         return f"add @{self.name} {{ {self.key} ct count over {self.limit} }}"
 
 
+@dataclass(frozen=True)
+class Paced:
+    """The key's value comes at most `rate` times a second after a first `burst`; `over`: more."""
+
+    key: Key
+    name: str
+    rate: int
+    burst: int
+    over: bool = False
+
+    def __str__(self) -> str:
+        over = "over " if self.over else ""
+        pace = f"limit rate {over}{self.rate}/second burst {self.burst} packets"
+        return f"update @{self.name} {{ {self.key} {pace} }}"
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Always holds: the keys, joined, are put into a dynamic set or kept there for longer.
+
+    `seconds` 0: as long as the set says. A set made with a counter counts the packets.
+    """
+
+    keys: tuple[Key, ...]
+    name: str
+    seconds: int = 0
+
+    def __str__(self) -> str:
+        timeout = f" timeout {self.seconds}s" if self.seconds else ""
+        return f"update @{self.name} {{ {_joined(self.keys)}{timeout} }}"
+
+
 class Verdict(StrEnum):
     """What happens to a packet."""
 
@@ -100,28 +132,57 @@ class Jump:
 
 
 @dataclass(frozen=True)
-class Dispatch:
-    """Walk the chain which a named verdict map has for the key, if it has one."""
+class Log:
+    """Tell whoever listens on the netlink group of the packet's first bytes, and go on."""
+
+    group: int
+
+    def __str__(self) -> str:
+        return f"log group {self.group} snaplen 64"
+
+
+@dataclass(frozen=True)
+class LeaveAs:
+    """The packet's source becomes what a named map has for the key, if it has something."""
 
     key: Key
     name: str
 
     def __str__(self) -> str:
-        return f"{self.key} vmap @{self.name}"
+        return f"snat ip to {self.key} map @{self.name}"
 
 
-Condition = Match | Member | Crowded
+Outcome = Verdict | Jump | Log | LeaveAs
+Condition = Match | Member | Crowded | Paced | Remembered
 
 
 @dataclass(frozen=True)
 class Rule:
     """If every condition holds, the verdict."""
 
-    verdict: Verdict | Jump | Dispatch
+    verdict: Outcome
     conditions: tuple[Condition, ...] = ()
 
     def __str__(self) -> str:
         return " ".join([*map(str, self.conditions), str(self.verdict)])
+
+
+@dataclass(frozen=True, order=True)
+class Element:
+    """One element of a named set or map; `key` and `value` as nftables writes them."""
+
+    name: str
+    key: str
+    value: str = ""
+
+    def add(self, table: str) -> str:
+        """The command that puts it there, harmless if it is."""
+        value = f" : {self.value}" if self.value else ""
+        return f"add element inet {table} {self.name} {{ {self.key}{value} }}"
+
+    def delete(self, table: str) -> str:
+        """The command that removes it; an error if it is not there."""
+        return f"delete element inet {table} {self.name} {{ {self.key} }}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +211,7 @@ def match(key: Key, *values: Value) -> Match:
     return Match((key,), values)
 
 
-def rule(verdict: Verdict | Jump | Dispatch, *conditions: Condition) -> Rule:
+def rule(verdict: Outcome, *conditions: Condition) -> Rule:
     """A rule, written verdict first."""
     return Rule(verdict, conditions)
 

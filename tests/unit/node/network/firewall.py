@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from bastide.domain.network import NetworkPolicy
-from bastide.node.network import rules
-from bastide.node.network.names import host_end, suffix
+from bastide.node.network import chains, rules
 from bastide.node.network.ruleset import (
     Chain,
     Condition,
     Crowded,
-    Dispatch,
+    Element,
     Jump,
     Key,
+    LeaveAs,
+    Log,
     Member,
+    Paced,
+    Remembered,
     Value,
     Verdict,
 )
@@ -27,17 +30,34 @@ Packet = Mapping[Key, Field]
 
 @dataclass
 class Firewall:
-    """The rules of a plan with some workspaces, and a judge."""
+    """The rules of a plan with some workspaces, and a judge.
 
-    plan: rules.Plan
+    `resolved` and `active` are pairs of workspace and address; `eager` workspaces ask more than
+    they may.
+    """
+
+    plan: chains.Plan
     policies: Mapping[IPv4Address, NetworkPolicy]
+    resolved: Iterable[tuple[IPv4Address, IPv4Address]] = ()
+    active: Iterable[tuple[IPv4Address, IPv4Address]] = ()
+    eager: frozenset[IPv4Address] = frozenset()
     chains: dict[str, Chain] = field(init=False)
+    sets: dict[str, list[list[str]]] = field(init=False)
+    logged: list[Packet] = field(init=False)
 
     def __post_init__(self) -> None:
-        made = list(rules.base_chains(self.plan))
+        self.chains = {chain.name: chain for chain in chains.base_chains(self.plan)}
+        self.sets = {}
+        self.logged = []
         for address, policy in self.policies.items():
-            made += rules.workspace_chains(address, policy, self.plan)
-        self.chains = {chain.name: chain for chain in made}
+            for element in rules.elements(address, policy, self.plan):
+                self._fill(element)
+        for name, pairs in ((chains.RESOLVED, self.resolved), (chains.ACTIVE, self.active)):
+            for workspace, address in pairs:
+                self._fill(Element(name, f"{workspace} . {address}"))
+
+    def _fill(self, element: Element) -> None:
+        self.sets.setdefault(element.name, []).append(element.key.replace('"', "").split(" . "))
 
     def passes(self, hook: str, packet: Packet) -> bool:
         """Whether the packet gets through a hook (`prerouting`, `forward`, `input`, `output`)."""
@@ -47,41 +67,43 @@ class Firewall:
         for rule in self.chains[name].rules:
             if not all(self._holds(condition, packet) for condition in rule.conditions):
                 continue
-            target: str | None
-            if isinstance(rule.verdict, Jump):
-                target = rule.verdict.chain
-            elif isinstance(rule.verdict, Dispatch):
-                target = self._dispatch(rule.verdict, packet)
+            if isinstance(rule.verdict, Log):
+                self.logged.append(packet)
+            elif isinstance(rule.verdict, Jump):
+                decided = self._walk(rule.verdict.chain, packet)
+                if decided is not None:
+                    return decided
             elif rule.verdict is Verdict.RETURN:
                 return None
-            else:
+            elif not isinstance(rule.verdict, LeaveAs):
                 return rule.verdict
-            decided = self._walk(target, packet) if target else None
-            if decided is not None:
-                return decided
         return None
-
-    def _dispatch(self, verdict: Dispatch, packet: Packet) -> str | None:
-        address = packet.get(verdict.key)
-        if not isinstance(address, IPv4Address) or address not in self.policies:
-            return None
-        return f"{rules.MAPS[verdict.name]}_{suffix(address)}"
 
     def _holds(self, condition: Condition, packet: Packet) -> bool:
         if isinstance(condition, Crowded):
             return False
+        if isinstance(condition, Remembered):
+            return True
+        if isinstance(condition, Paced):
+            return (packet.get(condition.key) in self.eager) == condition.over
         values = [packet.get(key) for key in condition.keys]
         if any(value is None for value in values):
             return False  # the kernel leaves the rule when a packet has no such field
         found = [value for value in values if value is not None]
         if isinstance(condition, Member):
-            assert condition.name == rules.OWN
-            link, address = found
-            own = isinstance(address, IPv4Address) and address in self.policies
-            inside = own and link == host_end(IPv4Address(address))
+            inside = any(
+                all(map(_matches, found, element)) for element in self.sets.get(condition.name, ())
+            )
         else:
             inside = any(_equal(found[0], wanted) for wanted in condition.values)
         return inside != condition.negate
+
+
+def _matches(value: Field, wanted: str) -> bool:
+    """Whether a field of a packet is what an element says."""
+    if isinstance(value, IPv4Address):
+        return value in IPv4Network(wanted)
+    return str(value) == wanted
 
 
 def _equal(value: Field, wanted: Value) -> bool:

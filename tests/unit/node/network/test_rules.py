@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bastide.domain.machine import CONTROL_PORT
 from bastide.domain.network import NetworkPolicy
 from bastide.node.errors import Invalid
-from bastide.node.network import rules
+from bastide.node.network import chains, rules
 from bastide.node.network.names import host_end
 from bastide.node.network.ranges import METADATA, NEVER
 from bastide.node.network.ruleset import Key
@@ -26,7 +26,7 @@ A, B = IPv4Address("10.211.0.2"), IPv4Address("10.211.3.7")
 RESOLVER = IPv4Address("10.99.0.53")
 GATEWAY = IPv4Address("10.211.0.1")
 API, EDGE, ROOT, OTHER = 990, 991, 0, 1000
-PLAN = rules.Plan("t", SUBNET, nameservers=(RESOLVER,), control_users=(ROOT, API), edge_user=EDGE)
+PLAN = chains.Plan("t", SUBNET, control_users=(ROOT, API), edge_user=EDGE)
 OPENED = replace(PLAN, allow_private=PRIVATE_RANGES)
 PUBLIC = IPv4Address("203.0.113.9")
 
@@ -140,9 +140,10 @@ def begin(
 def test_a_workspace_never_begins_anything_with_the_host(
     mine: NetworkPolicy, other: NetworkPolicy, packet: Packet
 ) -> None:
-    """No policy lets a workspace's own connection reach a process of the host."""
+    """No policy lets a workspace's own connection reach a process of the host but for names."""
     firewall = Firewall(PLAN, {A: mine, B: other})
-    if packet.get(Key.SOURCE) == A:
+    name = packet.get(Key.RESPONDER) == GATEWAY and packet.get(Key.SERVICE) == 53
+    if packet.get(Key.SOURCE) == A and not name:
         assert not firewall.passes("input", packet)
 
 
@@ -191,7 +192,7 @@ forbidden = st.one_of(
         st.integers(int(network[0]), int(network[-1])).map(IPv4Address)
         for network in (*NEVER, *METADATA, *PRIVATE_RANGES)
     )
-).filter(lambda address: address != RESOLVER and address not in SUBNET)
+).filter(lambda address: address not in SUBNET)
 
 
 @given(policies(), conversations(A, forbidden))
@@ -205,7 +206,7 @@ def test_exceptions_open_private_nets_and_nothing_else(
     policy: NetworkPolicy, packet: Packet, opened: list[IPv4Network]
 ) -> None:
     """`allow_private` opens what it lists and never a metadata address."""
-    plan = rules.Plan("t", SUBNET, allow_private=tuple(opened))
+    plan = chains.Plan("t", SUBNET, allow_private=tuple(opened))
     if Firewall(plan, {A: policy}).passes("forward", packet):
         responder = packet[Key.RESPONDER]
         assert isinstance(responder, IPv4Address)
@@ -213,20 +214,68 @@ def test_exceptions_open_private_nets_and_nothing_else(
         assert not any(responder in network for network in (*NEVER, *METADATA))
 
 
-@given(policies(), conversations(A, RESOLVER))
-def test_a_resolver_answers_names_only(policy: NetworkPolicy, packet: Packet) -> None:
-    """A name server in a private net can be asked at port 53 and nowhere else."""
-    passed = Firewall(PLAN, {A: policy}).passes("forward", packet)
-    tracked = packet[Key.STATE] not in {"untracked", "invalid"}
-    asks = tracked and packet[Key.PROTOCOL] in {"tcp", "udp"} and packet[Key.SERVICE] == 53
-    assert passed == asks
+@given(policies(), st.sampled_from(["tcp", "udp", "icmp", "sctp"]), services, states)
+def test_the_gateway_answers_names_only(
+    policy: NetworkPolicy, protocol: str, service: int, state: str
+) -> None:
+    """A workspace reaches port 53 of its gateway, at a bounded pace, and no other of the host."""
+    asked = begin(A, GATEWAY, service, protocol=protocol, state=state)
+    asks = protocol in {"tcp", "udp"} and service == 53 and state != "invalid"
+    assert Firewall(PLAN, {A: policy}).passes("input", asked) == asks
+    assert not Firewall(PLAN, {A: policy}, eager=frozenset({A})).passes("input", asked)
+    if asks:
+        answer = _packet(GATEWAY, A, A, GATEWAY, direction="reply", protocol=protocol, service=53)
+        answer = {**answer, Key.STATE: "established"}
+        assert Firewall(PLAN, {A: policy}).passes("output", answer)
+
+
+NAMED = NetworkPolicy(egress=("api.example.com", "*.example.org"))
+
+
+def test_names_open_what_was_resolved_and_nothing_else() -> None:
+    """An address is reached while it is resolved; a connection of that time lives on."""
+    asked = begin(A, PUBLIC, 443)
+    later = {**asked, Key.STATE: "established"}
+    closed = Firewall(PLAN, {A: NAMED, B: NAMED}, resolved=[(B, PUBLIC)], active=[(B, PUBLIC)])
+    assert not closed.passes("forward", asked)
+    assert not closed.passes("forward", later)
+    resolved = Firewall(PLAN, {A: NAMED}, resolved=[(A, PUBLIC)])
+    assert resolved.passes("forward", asked)
+    assert resolved.passes("forward", later)
+    used = Firewall(PLAN, {A: NAMED}, active=[(A, PUBLIC)])
+    assert not used.passes("forward", asked)
+    assert used.passes("forward", later)
+
+
+@given(policies(), conversations(A, forbidden | inside))
+def test_no_name_opens_what_is_never_reached(policy: NetworkPolicy, packet: Packet) -> None:
+    """Even if a forbidden address were resolved, the firewall keeps it closed."""
+    pair = [(A, responder) for responder in (packet.get(Key.RESPONDER),) if responder != B]
+    pairs = [(a, b) for a, b in pair if isinstance(b, IPv4Address)]
+    firewall = Firewall(PLAN, {A: policy}, resolved=pairs, active=pairs)
+    if packet.get(Key.RESPONDER) != A:
+        assert not firewall.passes("forward", packet)
+
+
+def test_what_is_refused_is_told_of_once_it_is_not_too_much() -> None:
+    """A workspace's own refused packets are logged, at a bounded pace; others' are not."""
+    dark = {A: NetworkPolicy(allow_internet=False)}
+    firewall = Firewall(PLAN, dark)
+    assert not firewall.passes("forward", begin(A, PUBLIC, 443))
+    assert not firewall.passes("input", begin(A, GATEWAY, 22))
+    assert len(firewall.logged) == 2
+    assert not firewall.passes("forward", begin(PUBLIC, A, 80))
+    assert len(firewall.logged) == 2
+    flood = Firewall(PLAN, dark, eager=frozenset({A}))
+    assert not flood.passes("forward", begin(A, PUBLIC, 443))
+    assert flood.logged == []
 
 
 @given(policies(), conversations(A, st.just(PUBLIC) | addresses))
 def test_outbound_keeps_to_the_policy(policy: NetworkPolicy, packet: Packet) -> None:
     """What leaves was allowed by `allow_internet`, `egress` and `egress_ports`."""
     responder = packet.get(Key.RESPONDER)
-    if responder == RESOLVER or not isinstance(responder, IPv4Address) or responder in SUBNET:
+    if not isinstance(responder, IPv4Address) or responder in SUBNET:
         return
     if Firewall(PLAN, {A: policy}).passes("forward", packet):
         assert policy.allow_internet
@@ -362,7 +411,7 @@ def test_egress_lists_narrow_the_internet() -> None:
     """Only listed ranges and ports are reached; everything means no restriction."""
     dark = Firewall(PLAN, {A: NetworkPolicy(allow_internet=False, egress=("0.0.0.0/0",))})
     assert not dark.passes("forward", begin(A, PUBLIC, 443))
-    assert dark.passes("forward", begin(A, RESOLVER, 53))
+    assert not dark.passes("forward", begin(A, RESOLVER, 53))
     narrow = NetworkPolicy(egress=("203.0.113.0/28",), egress_ports=(443,))
     firewall = Firewall(PLAN, {A: narrow})
     assert firewall.passes("forward", begin(A, PUBLIC, 443))
@@ -380,7 +429,12 @@ def test_egress_lists_narrow_the_internet() -> None:
         (NetworkPolicy(ingress=("::/0",)), "ingress"),
         (NetworkPolicy(ingress=("203.0.113.7/24",)), "ingress"),
         (NetworkPolicy(ingress=("1.1.1.1; flush ruleset",)), "ingress"),
-        (NetworkPolicy(egress=("api.example.com",)), "egress"),
+        (NetworkPolicy(egress=("api example.com",)), "egress"),
+        (NetworkPolicy(egress=("203.0.113.300",)), "egress"),
+        (NetworkPolicy(egress=("*.*.example.com",)), "egress"),
+        (NetworkPolicy(egress=("-a.example.com",)), "egress"),
+        (NetworkPolicy(egress=("example.com; flush ruleset",)), "egress"),
+        (NetworkPolicy(outbound_ip="203.0.113.7"), "outbound_ip"),
         (NetworkPolicy(egress=("2001:db8::1",)), "egress"),
         (NetworkPolicy(links=("203.0.113.7",)), "links"),
         (NetworkPolicy(links=("10.211.0.1",)), "links"),
@@ -394,19 +448,25 @@ def test_egress_lists_narrow_the_internet() -> None:
 def test_wrong_entries_are_refused_by_name(policy: NetworkPolicy, field: str) -> None:
     """An entry that cannot be a rule is refused, and the error names its list."""
     with pytest.raises(Invalid) as caught:
-        rules.workspace_chains(A, policy, PLAN)
+        rules.elements(A, policy, PLAN)
     assert caught.value.details == {"field": field}
 
 
-@given(policies())
-def test_rules_are_plain_words(policy: NetworkPolicy) -> None:
+@given(policies(), policies())
+def test_a_change_is_made_of_plain_words_about_one_workspace(
+    before: NetworkPolicy, after: NetworkPolicy
+) -> None:
     """Only addresses, numbers and our own words get into the text given to nftables."""
-    for line in rules.workspace_commands(A, policy, PLAN):
+    states = [rules.elements(A, policy, PLAN) for policy in (before, after)]
+    for line in rules.change_commands(states[0], states[1], PLAN):
+        assert line.startswith(("add element inet t ", "delete element inet t "))
+        assert str(A) in line
         assert "\n" not in line
         assert ";" not in line
 
 
-def test_removal_names_one_workspace_only() -> None:
-    """Removing a workspace's rules touches no other's and no common chain."""
-    for line in rules.removal_commands([A], PLAN):
-        assert "0ad30002" in line
+@given(policies())
+def test_the_same_policy_is_no_change(policy: NetworkPolicy) -> None:
+    """Putting in force what is in force asks nothing of the kernel."""
+    state = rules.elements(A, policy, PLAN)
+    assert rules.change_commands(state, state, PLAN) == []

@@ -1,0 +1,184 @@
+"""Snapshots of machines: memory and disk of one moment, kept beside the disks.
+
+`directory/ID/current.json` names the directory of the last complete snapshot and says all that is
+needed to bring it back; it is replaced in one step, so there is always one or none. Everything is
+root's and closed to others, but the memory, which belongs to the first host id of the machine:
+its own processes read it when they come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from bastide.domain.machine import MachineSpec, Snapshot
+from bastide.node.machines.idrange import IdRange
+from bastide.node.store import BootRecord, read, write
+
+_RECORD = "current.json"
+
+
+class SnapshotRecord(BaseModel):
+    """What must be the same again, or be known, when a snapshot comes back.
+
+    `digest` is the image, `bundle` the agent's, `boot` the boot that was captured, whose token the
+    agent knows until it is given another. It holds secrets.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    shown: Snapshot
+    spec: MachineSpec
+    digest: str
+    bundle: str
+    first_id: int
+    boot: BootRecord
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The places of one snapshot: `memory` for the images, `work` for logs, `disk` a file."""
+
+    path: Path
+
+    @property
+    def memory(self) -> Path:
+        """CRIU's images."""
+        return self.path / "memory"
+
+    @property
+    def work(self) -> Path:
+        """CRIU's logs."""
+        return self.path / "work"
+
+    @property
+    def disk(self) -> Path:
+        """The copy of the disk."""
+        return self.path / "disk.ext4"
+
+
+class Snapshots:
+    """The snapshots of this node, below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        self._known: dict[str, SnapshotRecord] | None = None
+
+    def get(self, machine: str) -> SnapshotRecord | None:
+        """The last complete snapshot of a machine."""
+        return self._all().get(machine)
+
+    def place(self, record: SnapshotRecord) -> Draft:
+        """Where a snapshot lies."""
+        return Draft(self.directory / record.shown.id.partition("/")[0] / record.name)
+
+    def ranges(self, but: str | None = None) -> list[IdRange]:
+        """The host ids that snapshots hold for their machines, except those of `but`."""
+        return [
+            IdRange(record.first_id) for machine, record in self._all().items() if machine != but
+        ]
+
+    def digests(self) -> set[str]:
+        """The images that snapshots need."""
+        return {record.digest for record in self._all().values()}
+
+    def machines(self) -> list[str]:
+        """Ids of the machines that have one."""
+        return sorted(self._all())
+
+    @asynccontextmanager
+    async def draft(self, machine: str, ids: IdRange) -> AsyncIterator[Draft]:
+        """Places for a new snapshot. Gone at the end of the block, unless it was kept."""
+        made = await asyncio.to_thread(self._make, machine, ids)
+        try:
+            yield made
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._clear, machine))
+
+    def keep(self, machine: str, record: SnapshotRecord) -> None:
+        """Make a finished draft the last snapshot, in one step, on the disk. Blocks."""
+        place = self.directory / machine / record.name
+        _sync(place)
+        write(self.directory / machine / _RECORD, record)
+        self._all()[machine] = record
+
+    def remove(self, machine: str) -> None:
+        """Delete the snapshot of a machine; harmless when there is none. Blocks."""
+        self._all().pop(machine, None)
+        (self.directory / machine / _RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.directory / machine, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Remove what interrupted snapshots left; how many. Blocks."""
+        if not self.directory.is_dir():
+            return 0
+        return sum(self._clear(path.name) for path in self.directory.glob("ws_*"))
+
+    def _make(self, machine: str, ids: IdRange) -> Draft:
+        made = Draft(self.directory / machine / uuid.uuid4().hex)
+        made.path.mkdir(mode=0o700, parents=True)
+        for path in (self.directory, self.directory / machine):
+            path.chmod(0o700)
+        made.work.mkdir(mode=0o700)
+        made.memory.mkdir(mode=0o700)
+        os.chown(made.memory, ids.first, ids.first)
+        return made
+
+    def _clear(self, machine: str) -> int:
+        """Remove everything of a machine that its last snapshot is not."""
+        record = self.get(machine)
+        home = self.directory / machine
+        removed = 0
+        for path in home.iterdir() if home.is_dir() else ():
+            if path.is_dir() and (record is None or path.name != record.name):
+                shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+        if record is None and home.is_dir():
+            shutil.rmtree(home, ignore_errors=True)
+        return removed
+
+    def _all(self) -> dict[str, SnapshotRecord]:
+        if self._known is None:
+            found = (read(SnapshotRecord, path) for path in self.directory.glob(f"ws_*/{_RECORD}"))
+            self._known = {record.spec.id: record for record in found if record is not None}
+        return self._known
+
+
+def shown(machine: str, draft: Draft, at: datetime, spec: MachineSpec, **more: object) -> Snapshot:
+    """What is told of a finished draft. Blocks."""
+    values = {
+        "id": f"{machine}/{draft.path.name}",
+        "at": at,
+        "image": spec.image,
+        "memory_bytes": sum(path.stat().st_size for path in draft.memory.iterdir()),
+        "disk_bytes": draft.disk.stat().st_blocks * 512,
+        **more,
+    }
+    return Snapshot.model_validate(values)
+
+
+def own(memory: Path, ids: IdRange) -> None:
+    """Give the images to the machine's first id, which must read them to come back. Blocks."""
+    for path in memory.iterdir():
+        os.chown(path, ids.first, ids.first, follow_symlinks=False)
+
+
+def _sync(place: Path) -> None:
+    """Bring every file and directory of a snapshot to the disk."""
+    for path in [*place.rglob("*"), place, place.parent]:
+        if path.is_file() or path.is_dir():
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
