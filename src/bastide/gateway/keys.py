@@ -18,6 +18,7 @@ from bastide.settings import Settings
 _KEY = re.compile(r"[0-9a-f]{64}")
 _GATEWAY = "gateway.key"
 _CONTROL = "control.key"
+_PASSWORDS = "ssh-passwords.key"
 
 
 class KeyFileError(Exception):
@@ -44,6 +45,17 @@ def control_key(settings: Settings) -> str:
         KeyFileError: the file is no regular file or holds no key.
     """
     return _key(settings, _CONTROL)
+
+
+def password_key(settings: Settings) -> str:
+    """What SSH passwords are hashed with for the bastion, kept and made like `gateway_key`.
+
+    Removing it makes every SSH password useless until it is set anew.
+
+    Raises:
+        KeyFileError: the file is no regular file or holds no key.
+    """
+    return _key(settings, _PASSWORDS)
 
 
 def _key(settings: Settings, name: str) -> str:
