@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 from tests.api.stage import Stage, check_envelope, staged
+from tests.fakes.bastion import FakeBastion
 from tests.fakes.edge import FakeEdge
 from tests.fakes.engine import FakeAgent, FakeEngine
 
@@ -93,7 +94,7 @@ def serving(directory: Path) -> Iterator[tuple[str, Stage]]:
 
     async def serve() -> None:
         engine = FakeEngine()
-        outside = Outside(engine, FakeAgent(engine), FakeEdge())
+        outside = Outside(engine, FakeAgent(engine), FakeEdge(), FakeBastion())
         async with staged(directory, outside) as stage:
             config = uvicorn.Config(
                 stage.app, port=0, lifespan="off", log_config=None, access_log=False

@@ -21,9 +21,10 @@ from bastide.domain.machine import (
     MachineStats,
     MachineStatus,
     Resources,
+    SshAccess,
 )
-from bastide.domain.network import NetworkPolicy
-from bastide.engine.agent import Agent, AgentHealth, AgentRuntime, AgentUnavailable
+from bastide.domain.network import BlockedLog, NetworkPolicy
+from bastide.engine.agent import Agent, AgentHealth, AgentRuntime, AgentSsh, AgentUnavailable
 from bastide.engine.contract import (
     Engine,
     EngineError,
@@ -306,6 +307,7 @@ class FakeAgent(Agent):
         return AgentHealth(boot_id=status.boot_id or "", uptime=1.0)
 
     async def set_runtime(
+    ssh: dict[str, SshAccess] = field(default_factory=dict)
         self, control: ControlAddress, *, enabled: bool, token: str | None
     ) -> AgentRuntime:
         status = self._find(control)
@@ -318,5 +320,10 @@ class FakeAgent(Agent):
     def _find(self, control: ControlAddress) -> MachineStatus:
         for machine in self.engine.machines.values():
             if machine.status.control == control and not self.down:
+    async def set_ssh(self, control: ControlAddress, access: SshAccess) -> AgentSsh:
+        status = self._find(control)
+        self.ssh[status.id] = access
+        return AgentSsh(enabled=access.enabled, running=access.enabled)
+
                 return machine.status
         raise AgentUnavailable("the fake agent is silent")

@@ -29,6 +29,7 @@ from bastide.api.routes import (
     power,
     resources,
     runtime_access,
+    ssh,
     system,
     tokens,
     workspaces,
@@ -46,6 +47,7 @@ ROUTERS = (
     lifecycle.router,
     resources.router,
     runtime_access.router,
+    ssh.router,
     network.router,
 )
 

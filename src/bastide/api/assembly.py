@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from bastide.api.background import running
 from bastide.api.context import Services
+from bastide.bastion.doors import Porter
 from bastide.edge.edge import Edge
 from bastide.engine.agent import Agent, HttpAgent
 from bastide.engine.contract import Engine
 from bastide.engine.local import LocalEngine
-from bastide.gateway.keys import gateway_key
+from bastide.gateway.keys import gateway_key, password_key
 from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.runner import Runner
 from bastide.services.accounts import AccountService
@@ -23,7 +24,7 @@ from bastide.services.allowance import Allowance
 from bastide.services.bell import Bell
 from bastide.services.catalogue import Catalogue
 from bastide.services.details import DetailService
-from bastide.services.gateway import EdgeMaps, Gateway
+from bastide.services.gateway import DoorKeeper, EdgeMaps, Gateway
 from bastide.services.keys import KeyService
 from bastide.services.leases import LeaseService
 from bastide.services.lifecycle import LifecycleService
@@ -34,6 +35,7 @@ from bastide.services.quota import QuotaService
 from bastide.services.reach import Reach
 from bastide.services.resources import ResourceService
 from bastide.services.runtime_access import RuntimeAccessService
+from bastide.services.ssh import SshService
 from bastide.services.tokens import TokenService
 from bastide.services.workspaces import WorkspaceService
 from bastide.settings import Settings
@@ -49,16 +51,18 @@ class Outside:
     engine: Engine
     agent: Agent
     edge: EdgeMaps
+    bastion: DoorKeeper
     time: Time = database_time
 
     @classmethod
     @asynccontextmanager
     async def of(cls, settings: Settings) -> AsyncIterator[Self]:
-        """Node, agents and edge of this server."""
+        """Node, agents, edge and bastion of this server."""
         engine, agent, edge = LocalEngine(settings.node_socket), HttpAgent(), Edge.of(settings)
+        bastion = Porter(settings.bastion_map, password_key(settings))
         try:
             async with running("edge", edge.run()):
-                yield cls(engine, agent, edge)
+                yield cls(engine, agent, edge, bastion)
         finally:
             await agent.close()
             await engine.close()
@@ -79,7 +83,7 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
         if outside is None:
             outside = await stack.enter_async_context(Outside.of(settings))
         queue = Queue(database, Bell())
-        gateway = Gateway(database, outside.edge, gateway_key(settings))
+        gateway = Gateway(database, outside.edge, gateway_key(settings), outside.bastion)
         reach = Reach(database, outside.engine, outside.agent, gateway)
         catalogue = Catalogue(outside.engine)
         allowance = Allowance(settings.machines)
@@ -121,3 +125,4 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             details=DetailService(outside.engine, lifecycle, access),
             runtime_access=access,
         )
+            ssh=SshService(database, workspaces, reach, password_key(settings)),

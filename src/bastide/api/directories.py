@@ -14,7 +14,8 @@ def make_directories(settings: Settings) -> None:
     """Make what is missing, each with the least rights that its users need.
 
     The state directory stays root's, so that the api can replace nothing of the node's. The
-    directory of the socket is readable by the edge's group, which connects to it.
+    directory of the socket is readable by the edge's group, which connects to it, and that of the
+    bastion's map by the bastion's.
 
     Raises:
         UnknownUserError: the api's or the edge's user is missing (only asked when root).
@@ -23,7 +24,7 @@ def make_directories(settings: Settings) -> None:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     private = (settings.state_dir / "secrets", settings.state_dir / "db", settings.edge_dir)
     if os.geteuid() != 0:
-        for path in (*private, settings.api_socket.parent):
+        for path in (*private, settings.api_socket.parent, settings.bastion_map.parent):
             path.mkdir(mode=0o700, exist_ok=True)
         return
     api, edge = identity_of(settings.user), identity_of(settings.edge_user)
@@ -32,6 +33,7 @@ def make_directories(settings: Settings) -> None:
     for path in private:
         _give(path, api.uid, api.gid, 0o700)
     _give(settings.api_socket.parent, api.uid, edge.gid, 0o2750)
+    _give(settings.bastion_map.parent, api.uid, identity_of(settings.ssh_user).gid, 0o2750)
 
 
 def _give(path: Path, uid: int, gid: int, mode: int) -> None:

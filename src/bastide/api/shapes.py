@@ -50,7 +50,12 @@ def workspace(view: WorkspaceView) -> dict[str, Any]:
             "max_restarts": row.config.get("max_restarts", 0),
         },
         "resources": {**sizes(row), "status": status},
-        "config": {**sizes(row), **row.config, "network_config": _network_config(row)},
+        "config": {
+            **sizes(row),
+            **row.config,
+            "ssh_access": row.ssh.get("enabled", False),
+            "network_config": _network_config(row),
+        },
         "ip": None,
         "image_capabilities": [],
         "created_at": iso(row.created_at),
@@ -93,7 +98,6 @@ def details(found: Details) -> dict[str, Any]:
         "workspace": shown,
         "token": found.token,
         "stats": None if found.stats is None else found.stats.model_dump(),
-        "ssh": None,
         "api_access": {
             "enabled": view.row.runtime_enabled,
             "running": view.row.runtime_enabled and shown["ready"],

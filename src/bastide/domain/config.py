@@ -34,7 +34,6 @@ _ABSENT: tuple[object, ...] = (None, False, 0, "", [], {}, {"enabled": False})
 LATER = {
     "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
     "auto_stop_seconds": "automatic stop is not available yet; leave it out",
-    "ssh_access": "SSH access is not available yet; leave ssh_access out or send false",
     "workloads": "workloads are not available yet; leave them out and use cmd or the runtime API",
     "proxy_assignment_id": "outbound addresses are not available yet; leave it out",
     "ready_check": "ready checks are not available yet; leave ready_check out",
@@ -254,7 +253,6 @@ class Config(BaseModel):
     remove_on_exit: StrictBool | None = None
 
     idle: Later = None
-    ssh_access: Later = None
     workloads: Later = None
     proxy_assignment_id: Later = None
     ready_check: Later = None
@@ -306,5 +304,6 @@ class Config(BaseModel):
         if "env" in self.model_fields_set:
             kept["env"] = [{"key": k, "value": v} for k, v in (self.env or {}).items()]
         if "cmd" in self.model_fields_set:
+    ssh_access: StrictBool | None = None
             kept["cmd"] = list(self.cmd) if self.cmd else None
         return kept

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bastide.domain.machine import ControlAddress
+from bastide.domain.machine import ControlAddress, SshAccess
 from bastide.engine.contract import EngineError
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -45,10 +45,20 @@ class AgentRuntime(BaseModel):
     running: bool
 
 
+class AgentSsh(BaseModel):
+    """Answer of `PUT /control/ssh`; `error` says why an enabled server does not run."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    enabled: bool
+    running: bool
+    error: str | None = None
+
+
 class Agent(ABC):
     """What the control plane asks of the agent of one machine.
 
-    Both calls raise `AgentUnavailable` when the agent does not answer as it must.
+    All calls raise `AgentUnavailable` when the agent does not answer as it must.
     """
 
     @abstractmethod
@@ -60,6 +70,10 @@ class Agent(ABC):
         self, control: ControlAddress, *, enabled: bool, token: str | None
     ) -> AgentRuntime:
         """Open or close the runtime port; a new token ends what the old one opened."""
+
+    @abstractmethod
+    async def set_ssh(self, control: ControlAddress, access: SshAccess) -> AgentSsh:
+        """Start the SSH server, tell it who may enter, or end it with its sessions."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -92,6 +106,14 @@ class HttpAgent(Agent):
         content = await self._call(control, "PUT", "runtime", {"enabled": enabled, "token": token})
         try:
             return AgentRuntime.model_validate_json(content)
+        except ValidationError as error:
+            raise _strange(control) from error
+
+    async def set_ssh(self, control: ControlAddress, access: SshAccess) -> AgentSsh:
+        """Ask `PUT /control/ssh`."""
+        content = await self._call(control, "PUT", "ssh", access.model_dump(mode="json"))
+        try:
+            return AgentSsh.model_validate_json(content)
         except ValidationError as error:
             raise _strange(control) from error
 

@@ -13,6 +13,7 @@ from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import ImageInfo
 from bastide.domain.restart import RestartPolicy
 from bastide.services.allowance import Sizes
+from bastide.domain.ssh import SshConfig, new_ssh_id
 from bastide.services.gateway import new_raw_token
 from bastide.store.tables import Workspace
 
@@ -37,6 +38,13 @@ class Draft:
         return self.body.config or Config()
 
     @property
+    def _ssh(self) -> dict[str, Any]:
+        """The columns of SSH: enabled at once, if that was asked for."""
+        if not self.config.ssh_access:
+            return {}
+        enabled = SshConfig.make(enabled=True)
+        return {"ssh_id": new_ssh_id(), "ssh": enabled.model_dump(mode="json")}
+
     def digest(self) -> str:
         """What makes two requests the same: everything but the key and the waiting."""
         content = self.body.model_dump(
@@ -72,6 +80,7 @@ class Draft:
             cpus=sizes.cpus,
             memory_mb=sizes.memory_mb,
             disk_mb=sizes.disk_mb,
+            **self._ssh(),
             desired_state=DesiredState.RUNNING,
             network={**network, **network_changes(self.config)},
             raw_token=new_raw_token(),

@@ -7,13 +7,16 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from ipaddress import IPv4Address
 from typing import Protocol
 
+from bastide.bastion.doors import Door
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import RUNTIME_PORT, MachineState
 from bastide.edge.maps import GatewayEntry, GatewayState
 from bastide.gateway.tokens import GATEWAY_TTL, WORKSPACE_TTL, Kind, mint
+from bastide.services.machines import ssh_of
 from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Filter, Workspaces
@@ -61,16 +64,45 @@ def entry_of(row: Workspace) -> GatewayEntry:
     return GatewayEntry(row.id, row.address, row.generation, gateway_state(row), row.raw_token)
 
 
+class DoorKeeper(Protocol):
+    """The part of `bastide.bastion.doors.Porter` that the control plane changes."""
+
+    async def publish(self, door: Door) -> None:
+        """Put a workspace's door in force."""
+
+    async def withdraw(self, workspace: str) -> None:
+        """Close a workspace's door."""
+
+    async def sync(self, doors: Iterable[Door]) -> None:
+        """Put these doors in the place of all there are."""
+
+
+def door_of(row: Workspace) -> Door | None:
+    """Who may pass the bastion to this workspace; None: nobody."""
+    config = ssh_of(row)
+    if config is None or not config.enabled or row.ssh_id is None:
+        return None
+    up = row.ready and row.observed_state == MachineState.RUNNING
+    return Door(
+        workspace=row.id,
+        ssh_id=row.ssh_id,
+        address=IPv4Address(row.address) if up and row.address else None,
+        keys=tuple(key.fingerprint for key in config.keys),
+        password=config.password.proof if config.password else None,
+    )
+
+
 class Gateway:
-    """Keeps the edge in step with the rows, and mints tokens.
+    """Keeps edge and bastion in step with the rows, and mints tokens.
 
     `changing` serialises "change the row, tell the edge" with `resync`, which reads all rows:
     without it a resync could put back what it had read before a change.
     """
 
-    def __init__(self, database: Database, edge: EdgeMaps, key: str) -> None:
+    def __init__(self, database: Database, edge: EdgeMaps, key: str, bastion: DoorKeeper) -> None:
         self._database = database
         self._edge = edge
+        self._bastion = bastion
         self._key = key
         self._order = asyncio.Lock()
 
@@ -81,10 +113,15 @@ class Gateway:
             yield
 
     async def publish(self, row: Workspace, *, gone: bool = False) -> None:
-        """Put the row's values in force at the edge; call within `changing`."""
+        """Put the row's values in force at edge and bastion; call within `changing`."""
         if gone or row.deleted_at is not None or row.desired_state is DesiredState.DELETED:
-            await self._edge.withdraw(row.id)
+            await self._withdraw(row.id)
             return
+        door = door_of(row)
+        if door is None:
+            await self._bastion.withdraw(row.id)
+        else:
+            await self._bastion.publish(door)
         entry = entry_of(row)
         await self._edge.publish(
             entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
@@ -103,9 +140,9 @@ class Gateway:
             )
 
     async def forget(self, workspace_id: str) -> None:
-        """Withdraw a workspace: its tokens get 404."""
+        """Withdraw a workspace: its tokens get 404, its SSH door closes."""
         async with self._order:
-            await self._edge.withdraw(workspace_id)
+            await self._withdraw(workspace_id)
 
     async def refresh(self, workspace_id: str) -> None:
         """Publish what the database says now."""
@@ -113,7 +150,7 @@ class Gateway:
             async with self._database.read() as session:
                 row = await Workspaces(session).get(workspace_id)
             if row is None:
-                await self._edge.withdraw(workspace_id)
+                await self._withdraw(workspace_id)
             else:
                 await self.publish(row)
 
@@ -122,11 +159,14 @@ class Gateway:
         async with self._order:
             async with self._database.read() as session:
                 rows = await Workspaces(session).page(Filter())
-            entries = [
-                entry_of(row) for row in rows if row.desired_state is not DesiredState.DELETED
-            ]
-            await self._edge.sync(entries)
-            return len(entries)
+            kept = [row for row in rows if row.desired_state is not DesiredState.DELETED]
+            await self._edge.sync([entry_of(row) for row in kept])
+            await self._bastion.sync([door for door in map(door_of, kept) if door is not None])
+            return len(kept)
+
+    async def _withdraw(self, workspace_id: str) -> None:
+        await self._bastion.withdraw(workspace_id)
+        await self._edge.withdraw(workspace_id)
 
     def token(self, row: Workspace, kind: Kind = "gateway") -> tuple[str, datetime]:
         """A JWT for the gateway and its end: an hour, or 30 days for kind `workspace`."""

@@ -12,15 +12,37 @@ from bastide.domain.machine import (
     MachineStatus,
     Resources,
     RuntimeAccess,
+    SshAccess,
 )
 from bastide.domain.network import NetworkPolicy
+from bastide.domain.ssh import SshConfig
 from bastide.store.tables import Workspace
 
 
 def policy_of(row: Workspace) -> NetworkPolicy:
     """The network policy the row asks for."""
+    config = ssh_of(row)
     return NetworkPolicy.model_validate(
         {key: value for key, value in row.network.items() if key in NetworkPolicy.model_fields}
+        | {"ssh": config is not None and config.enabled}
+    )
+
+
+def ssh_of(row: Workspace) -> SshConfig | None:
+    """SSH as the row has it; None when nobody has asked for it yet."""
+    return SshConfig.model_validate(row.ssh) if row.ssh else None
+
+
+def ssh_access_of(row: Workspace) -> SshAccess:
+    """What the SSH server of the machine must know."""
+    config = ssh_of(row)
+    if config is None or not config.enabled:
+        return SshAccess()
+    return SshAccess(
+        enabled=True,
+        host_key=config.host_key.private,
+        password_hash=config.password.hash if config.password else None,
+        keys=tuple(key.line for key in config.keys),
     )
 
 
@@ -41,6 +63,7 @@ def spec_of(row: Workspace, pids: int) -> MachineSpec:
         resources=resources_of(row, pids),
         network=network,
         runtime=runtime,
+        ssh=ssh_access_of(row),
         env={item["key"]: item["value"] for item in row.config.get("env") or ()},
         cmd=tuple(row.config["cmd"]) if row.config.get("cmd") else None,
     )

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from bastide.engine.agent import Agent
 from bastide.engine.contract import Engine
 from bastide.services.gateway import Gateway
-from bastide.services.machines import access_of
+from bastide.services.machines import access_of, ssh_access_of
 from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
@@ -59,6 +59,16 @@ class Reach:
                 await self._settle(row)
             return row
 
+    async def take_back(self, before: Workspace) -> None:
+        """Write the network of an earlier row, unless it was changed again in the meantime."""
+        async with self._database.write() as session:
+            row = await Workspaces(session).get(before.id)
+            if row is not None and row.ready:
+                network = {key: value for key, value in before.network.items() if key != PENDING}
+                expected = {"updated_at": row.updated_at}
+                await Workspaces(session).update(row.id, {"network": network}, expected=expected)
+        await self._gateway.refresh(before.id)
+
     async def _tell_machine(self, row: Workspace) -> None:
         """Firewall, then agent."""
         policy, runtime = access_of(row)
@@ -69,6 +79,8 @@ class Reach:
             await self._agent.set_runtime(
                 status.control, enabled=runtime.enabled, token=runtime.token
             )
+            if row.ssh:
+                await self._agent.set_ssh(status.control, ssh_access_of(row))
 
     async def _settle(self, row: Workspace) -> None:
         """Take the mark away, unless the row has been changed again."""

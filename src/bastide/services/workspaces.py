@@ -196,7 +196,8 @@ class WorkspaceService:
                     return known, False
                 if wanted is not None and "slug" in error.constraint:
                     raise _slug_taken(slug) from None
-                slug = vary_slug(slug)
+                if "ssh_id" not in error.constraint:
+                    slug = vary_slug(slug)
                 continue
             self._queue.announce(operation)
             return WorkspaceView(row, operation, operation), True
@@ -254,11 +255,21 @@ def _leave_lease(row: Workspace, config: Config) -> None:
             "config.restart_policy",
             'restart_policy of a temporary workspace is locked to "no"; make it permanent with '
             "POST /workspace/:id/lifecycle/permanent.",
+        _leave_ssh(row, config)
         )
 
 
 def _resizes(config: Config) -> bool:
     return any(value is not None for value in (config.cpus, config.memory_mb, config.disk_mb))
+
+
+def _leave_ssh(row: Workspace, config: Config) -> None:
+    """Refuse to switch SSH here: enabling it has an answer that is shown once."""
+    if config.ssh_access is not None and config.ssh_access != row.ssh.get("enabled", False):
+        raise ValidationFailed(
+            "config.ssh_access",
+            "SSH is switched with POST /workspace/:id/ssh/enable and …/ssh/disable.",
+        )
 
 
 async def _taken(session: AsyncSession, account_id: str, slug: str) -> bool:

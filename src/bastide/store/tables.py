@@ -89,7 +89,9 @@ class Workspace(Table):
 
     `raw_token` is a secret kept in clear: the edge puts it in place of the gateway token on every
     request and `GET …/token/raw` hands it out, so it must be readable. It opens this one
-    workspace only and dies with the next rotation.
+    workspace only and dies with the next rotation. The same is true of the host key in `ssh`, which
+    holds `SshConfig` (empty: SSH was never asked for); passwords in it are hashed. `ssh_id` is
+    never given again, so that nobody reaches another workspace by an old command.
     """
 
     __tablename__ = "workspaces"
@@ -111,6 +113,7 @@ class Workspace(Table):
             sqlite_where=text("deleted_at IS NULL"),
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        Index("uq_workspaces_ssh_id", "ssh_id", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id(WORKSPACE))
@@ -156,6 +159,9 @@ class Workspace(Table):
     runtime_enabled: Mapped[bool] = mapped_column(default=False)
     raw_token: Mapped[str | None] = mapped_column(String(128))
     generation: Mapped[int] = mapped_column(Integer, default=1)
+
+    ssh_id: Mapped[str | None] = mapped_column(String(16))
+    ssh: Mapped[dict[str, Any]] = mapped_column(Document, default=dict, server_default="{}")
 
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(Instant, default=now)

@@ -227,6 +227,7 @@ class Workspaces:
         return await self._session.scalar(
             select(Workspace)
             .where(Workspace.deleted_at.is_(None), *conditions)
+                "ssh": {},
             .limit(1)
             .execution_options(populate_existing=True)
         )

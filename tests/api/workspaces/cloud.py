@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
+from tests.fakes.bastion import FakeBastion
 from tests.fakes.edge import FakeEdge
 from tests.fakes.engine import FakeAgent, FakeEngine
 
@@ -35,6 +36,7 @@ class World:
     settings: Settings
     engine: FakeEngine = field(default_factory=FakeEngine)
     edge: FakeEdge = field(default_factory=FakeEdge)
+    bastion: FakeBastion = field(default_factory=FakeBastion)
     agent: FakeAgent = field(init=False)
     ahead: timedelta = timedelta()
 
@@ -48,7 +50,7 @@ class World:
     @asynccontextmanager
     async def cloud(self) -> AsyncIterator[Cloud]:
         """A control plane that runs within the block."""
-        outside = Outside(self.engine, self.agent, self.edge, self.time)
+        outside = Outside(self.engine, self.agent, self.edge, self.bastion, self.time)
         app = create_app(lambda: assemble(self.settings, outside))
         async with app.router.lifespan_context(app):
             first = FirstCredentials.read(self.settings.credentials_file)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from bastide.api import shapes
+from bastide.api import shapes, ssh_shapes
 from bastide.api.authentication import CallerOf
 from bastide.api.context import Services, ServicesOf
 from bastide.api.envelope import Envelope, success
 from bastide.domain.lease import MakePermanent, MakeTemporary, Ping, UpdateTtl
 from bastide.services.caller import Caller
+from bastide.services.ssh import SshView
 from bastide.services.views import WorkspaceView
 
 router = APIRouter(tags=["Lifecycle & Power"])
@@ -82,7 +83,9 @@ async def destroy(id: str, caller: CallerOf, services: ServicesOf) -> Envelope: 
 @router.get("/workspace/{id}/details", summary="Get details")
 async def get_details(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
     """Workspace, token, use, access and lifecycle in one answer."""
-    return success(**shapes.details(await services.details.get(caller, id)))
+    found = await services.details.get(caller, id)
+    ssh = ssh_shapes.status(SshView.of(found.lifecycle.workspace.row), services.settings)
+    return success(**shapes.details(found), ssh=ssh)
 
 
 @router.get("/workspace/{id}/info", summary="Get machine information")
