@@ -30,6 +30,12 @@ class Agent:
     control_port: int
     runtime_port: int
     home: Path
+    token: str = RUNTIME_TOKEN
+
+    @property
+    def url(self) -> str:
+        """Base URL of its runtime API."""
+        return f"http://127.0.0.1:{self.runtime_port}"
 
     def client(self, token: str = RUNTIME_TOKEN, port: int | None = None) -> httpx.Client:
         """A client of the runtime port."""

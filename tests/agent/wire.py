@@ -9,20 +9,32 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 from tests.agent.conftest import DEADLINE, RUNTIME_TOKEN, Agent
 from websockets.sync.client import connect
 
 
+class Served(Protocol):
+    """Where a runtime API is served, and what opens it."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+
+    @property
+    def token(self) -> str:
+        """The bearer token."""
+
+
 class Wire:
     """Output by terminal number, text frames in order, and every frame as it came."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Served) -> None:
         self._connecting = connect(
-            f"ws://127.0.0.1:{agent.runtime_port}/ws",
-            additional_headers={"Authorization": f"Bearer {RUNTIME_TOKEN}"},
+            f"ws{agent.url.removeprefix('http')}/ws",
+            additional_headers={"Authorization": f"Bearer {agent.token}"},
             max_size=None, ping_interval=None, open_timeout=DEADLINE,
         )  # fmt: skip
         self.output: dict[int, bytearray] = defaultdict(bytearray)
