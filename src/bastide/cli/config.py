@@ -68,6 +68,10 @@ def _setting(name: str, value: Any, description: str | None) -> Iterator[str]:
 
     if description:
         yield f"# {description}"
+    if value is None:
+        # TOML has no word for nothing.
+        yield f"# {name} is not set"
+        return
     shown = value if isinstance(value, int | float | list | bool) else str(value)
     yield f"#{name} = {json.dumps(shown)}"
 
