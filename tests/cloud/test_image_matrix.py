@@ -61,11 +61,11 @@ class Place:
         """What opens it."""
         return self.door.token
 
-    def get(self, endpoint: str, status: int = 200, **query: object) -> Any:
+    def get(self, endpoint: str, status: int = 200, /, **query: Any) -> Any:
         """The answer to a GET."""
         return self.ask("GET", endpoint, status, params=query)
 
-    def post(self, endpoint: str, status: int = 200, **body: object) -> Any:
+    def post(self, endpoint: str, status: int = 200, /, **body: Any) -> Any:
         """The answer to a POST of JSON."""
         return self.ask("POST", endpoint, status, json=body)
 

@@ -1,4 +1,4 @@
-"""The vendor's npm client, unchanged, does a whole session against the running cloud."""
+"""The vendor's npm client, unchanged, does whole sessions against the running cloud."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Cloud(Protocol):
         """`OBLIEN_BASE_URL`, `OBLIEN_GATEWAY_URL`, `OBLIEN_CLIENT_ID`, `OBLIEN_CLIENT_SECRET`."""
 
 
-def test_vendor_client(cloud: Cloud) -> None:
-    """Create, runtime, exec, files, rotate, stop, start, delete, as its users write them."""
+@pytest.mark.parametrize("script", ["session.mjs", "runtime.mjs"])
+def test_vendor_client(cloud: Cloud, script: str) -> None:
+    """A workspace's whole life, and the whole runtime API in one, as its users write them."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed (script/test installs them)")
     environment = {**os.environ, **cloud.environment}
@@ -33,7 +34,7 @@ def test_vendor_client(cloud: Cloud) -> None:
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         subprocess.run(["npm", "ci", "--no-progress"], cwd=SESSION, check=True, timeout=300)
     run = subprocess.run(
-        ["node", "--test", "--test-reporter=spec", "session.mjs"],
+        ["node", "--test", "--test-reporter=spec", script],
         cwd=SESSION,
         env=environment,
         capture_output=True,
