@@ -174,6 +174,8 @@ def test_control_port_switches_the_runtime(tmp_path: Path) -> None:
             with agent.client(port=port) as client:
                 assert client.get("/health").status_code == 200
                 control.put("/control/runtime", json={"enabled": True, "token": "cd" * 32})
+            # The rotation has cut the older connection; the old token gets no new one either.
+            with agent.client(port=port) as client:
                 assert client.get("/health").status_code == 401
             with agent.client("cd" * 32, port) as client:
                 assert client.get("/health").status_code == 200
