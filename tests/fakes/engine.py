@@ -63,6 +63,7 @@ class FakeEngine(Engine):
     machines: dict[str, Machine] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     listeners: list[asyncio.Queue[MachineEvent | None]] = field(default_factory=list)
+    refused: dict[str, BlockedLog] = field(default_factory=dict)
     _addresses: int = 1
 
     async def capabilities(self) -> Capabilities:
@@ -154,6 +155,11 @@ class FakeEngine(Engine):
             self.end(machine, MachineExit(at=now(), code=0, requested=True))
         self._lost("stop")
         return found.status
+
+    async def blocked(self, machine: str) -> BlockedLog:
+        await self._step("blocked", machine)
+        self._machine(machine)
+        return self.refused.get(machine, BlockedLog())
 
     async def kill(self, machine: str) -> MachineStatus:
         await self._step("kill", machine)
@@ -301,18 +307,23 @@ class FakeAgent(Agent):
     engine: FakeEngine
     down: bool = False
     runtime: dict[str, tuple[bool, str | None]] = field(default_factory=dict)
+    ssh: dict[str, SshAccess] = field(default_factory=dict)
 
     async def health(self, control: ControlAddress) -> AgentHealth:
         status = self._find(control)
         return AgentHealth(boot_id=status.boot_id or "", uptime=1.0)
 
     async def set_runtime(
-    ssh: dict[str, SshAccess] = field(default_factory=dict)
         self, control: ControlAddress, *, enabled: bool, token: str | None
     ) -> AgentRuntime:
         status = self._find(control)
         self.runtime[status.id] = (enabled, token)
         return AgentRuntime(enabled=enabled, running=enabled)
+
+    async def set_ssh(self, control: ControlAddress, access: SshAccess) -> AgentSsh:
+        status = self._find(control)
+        self.ssh[status.id] = access
+        return AgentSsh(enabled=access.enabled, running=access.enabled)
 
     async def close(self) -> None:
         return
@@ -320,10 +331,5 @@ class FakeAgent(Agent):
     def _find(self, control: ControlAddress) -> MachineStatus:
         for machine in self.engine.machines.values():
             if machine.status.control == control and not self.down:
-    async def set_ssh(self, control: ControlAddress, access: SshAccess) -> AgentSsh:
-        status = self._find(control)
-        self.ssh[status.id] = access
-        return AgentSsh(enabled=access.enabled, running=access.enabled)
-
                 return machine.status
         raise AgentUnavailable("the fake agent is silent")

@@ -110,7 +110,9 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             catalogue=catalogue,
             workspaces=workspaces,
             power=PowerService(database, queue, allowance, workspaces),
-            network=NetworkService(workspaces),
+            network=NetworkService(
+                database, workspaces, reach, outside.engine, settings.network.outbound_pool
+            ),
             lifecycle=lifecycle,
             leases=LeaseService(database, catalogue, workspaces, outside.time),
             resources=ResourceService(
@@ -124,5 +126,5 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             quota=QuotaService(database, allowance, settings.machines, settings.prices),
             details=DetailService(outside.engine, lifecycle, access),
             runtime_access=access,
-        )
             ssh=SshService(database, workspaces, reach, password_key(settings)),
+        )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from bastide.domain.instant import iso, now
+from bastide.domain.network import BlockedLog
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
 from bastide.services.details import Details
 from bastide.services.lifecycle import LifecycleView, MachineView
 from bastide.services.quota import Quota, Use
+from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView
 from bastide.store.tables import Operation, Workspace
 
@@ -215,33 +218,69 @@ def machine(found: MachineView) -> dict[str, Any]:
     }
 
 
-def network(row: Workspace, gateway: str) -> dict[str, Any]:
-    """The flat fields of GET /workspace/:id/network; `gateway` is the subnet's first address."""
-    public = bool(row.network.get("public_access", False))
+def network(row: Workspace, callers: Sequence[Workspace], gateway: str) -> dict[str, Any]:
+    """The flat fields of GET /workspace/:id/network; `gateway` is the subnet's first address.
+
+    `ingress` shows all that are admitted: the edge, the owner's entries and the callers.
+    """
+    stored = row.network
+    public = bool(stored.get("public_access", False))
+    addresses = [address for address in (caller.address for caller in callers) if address]
     return {
         "ip": row.address,
         "gateway": gateway,
         "public_access": public,
-        "allow_internet": bool(row.network.get("allow_internet", True)),
-        "ingress": ["host"] if public else [],
-        "ingress_ports": list(row.network.get("ingress_ports", ())),
-        "egress": [],
-        "egress_ports": [],
-        "outbound_ip": None,
+        "allow_internet": bool(stored.get("allow_internet", True)),
+        "ingress": [*(["host"] if public else []), *(stored.get("ingress") or ()), *addresses],
+        "ingress_ports": list(stored.get("ingress_ports") or ()),
+        "egress": list(stored.get("egress") or ()),
+        "egress_ports": list(stored.get("egress_ports") or ()),
+        "outbound_ip": stored.get("outbound_ip"),
         "outbound_country_code": None,
         "outbound_mode": "managed",
         "outbound_proxy": None,
-        "private_links": [],
+        "bandwidth_mbps": stored.get("bandwidth_mbps"),
+        "private_link_ids": [caller.id for caller in callers],
+        "private_links": [
+            {"id": caller.id, "workspace_id": caller.id, "name": caller.name, "ip": caller.address}
+            for caller in callers
+        ],
+        "in_force": not stored.get(PENDING, False),
+    }
+
+
+def blocked(log: BlockedLog) -> dict[str, Any]:
+    """What GET /workspace/:id/network/blocked tells; `time` is when it was last refused."""
+    return {
+        "blocked": [
+            {
+                "time": iso(entry.last),
+                "first_time": iso(entry.first),
+                "protocol": entry.protocol,
+                "destination": entry.destination,
+                "port": entry.port,
+                "name": entry.name,
+                "reason": entry.reason,
+                "count": entry.count,
+            }
+            for entry in log.blocked
+        ],
+        "packets": log.packets,
     }
 
 
 def _network_config(row: Workspace) -> dict[str, Any]:
-    public = bool(row.network.get("public_access", False))
+    stored = row.network
+    public = bool(stored.get("public_access", False))
     return {
-        "allow_internet": bool(row.network.get("allow_internet", True)),
+        "allow_internet": bool(stored.get("allow_internet", True)),
         "public_ingress": public,
         "public_access": public,
-        "ingress_ports": list(row.network.get("ingress_ports", ())),
+        **{
+            name: list(stored.get(name) or ())
+            for name in ("ingress", "ingress_ports", "egress", "egress_ports", "private_link_ids")
+        },
+        "bandwidth_mbps": stored.get("bandwidth_mbps"),
     }
 
 

@@ -65,7 +65,7 @@ def facts(settings: Settings) -> dict[str, Any]:
         mine = Entry("supervisor", "stopping" if record.stopping else "running", record.supervisor)
         entries = [mine, *record.entries]
     processes = {entry.name: _process(entry) for entry in entries}
-    for name in ("supervisor", "guard", "node", "resolver", "api", "edge"):
+    for name in ("supervisor", "guard", "node", "resolver", "api", "edge", "bastion"):
         processes.setdefault(name, _process(Entry(name, "stopped")))
     return {
         "running": all(item["state"] == "running" for item in processes.values()),

@@ -7,9 +7,11 @@ the vendor's clients pass them through.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,13 +21,17 @@ from pydantic import (
     field_validator,
 )
 
+from bastide.domain.egress import canonical, destinations, range_of
 from bastide.domain.lease import Action, Ttl
+from bastide.domain.machine import CONTROL_PORT
+from bastide.domain.network import MAX_ENTRIES
 from bastide.domain.restart import RestartPolicy
 
 MAX_TEXT_BYTES = 64 * 1024
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 512
-MAX_PORTS = 50
+HOST = "host"
+"""In `ingress`: the edge of this server; written by `public_access`."""
 SHELL = ("/bin/sh", "-c")
 _V = TypeVar("_V")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}", re.ASCII)
@@ -35,7 +41,8 @@ LATER = {
     "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
     "auto_stop_seconds": "automatic stop is not available yet; leave it out",
     "workloads": "workloads are not available yet; leave them out and use cmd or the runtime API",
-    "proxy_assignment_id": "outbound addresses are not available yet; leave it out",
+    "proxy_assignment_id": "assignments are not supported; leave it out and choose an address with "
+    "POST /workspace/:id/network/ip",
     "ready_check": "ready checks are not available yet; leave ready_check out",
     "desktop": "desktops are not available yet; leave it out or send {enabled: false}",
     "enable_kvm": "nested virtualisation is not available; leave enable_kvm out or send false",
@@ -43,15 +50,13 @@ LATER = {
     "macos": "macOS workspaces are not available; leave macos out",
     "root_disk_id": "persistent disks are not available yet; leave root_disk_id out",
     "disks": "persistent disks are not available yet; leave disks out",
-    "ingress": "source addresses (ingress) are not available yet; leave ingress out",
-    "egress": 'egress rules are not available yet; leave egress out or send ["*"]',
-    "egress_ports": "egress rules are not available yet; leave egress_ports out",
-    "private_link_ids": "private links are not available yet; leave private_link_ids out",
-    "outbound_mode": 'own outbound proxies are not available yet; outbound_mode is "managed"',
-    "custom_proxy": "own outbound proxies are not available yet; leave custom_proxy out",
+    "outbound_mode": "outbound proxies of your own are not supported; outbound_mode is "
+    '"managed": workspaces leave as this server, or as one of its addresses '
+    "(POST /workspace/:id/network/ip)",
+    "custom_proxy": "outbound proxies of your own are not supported; leave custom_proxy out",
     "preset": "presets are not available; choose an image instead",
 }
-_ALSO_FINE: dict[str, tuple[object, ...]] = {"egress": (["*"],), "outbound_mode": ("managed",)}
+_ALSO_FINE: dict[str, tuple[object, ...]] = {"outbound_mode": ("managed",)}
 
 
 def plain_text(value: str) -> str:
@@ -93,6 +98,9 @@ Cores = Annotated[float, BeforeValidator(_exact), Field(ge=0.25, le=32, allow_in
 Memory = Annotated[int, BeforeValidator(_whole), Field(ge=128, le=65536)]
 Disk = Annotated[int, BeforeValidator(_whole), Field(ge=64, le=204800)]
 Port = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=65535)]
+Bandwidth = Annotated[
+    float, BeforeValidator(_exact), Field(ge=0.1, le=100_000, allow_inf_nan=False)
+]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
 
 
@@ -197,6 +205,31 @@ def _same(value: _V, other: object, name: str) -> _V:
     return value
 
 
+def _entry(value: str, check: Callable[[str], object]) -> str:
+    """One entry of a list of addresses or names, checked, without the quotes of a `ValueError`."""
+    text = plain_text(value).strip()
+    check(text)
+    return text
+
+
+def _source(value: str) -> str:
+    """An address or range connections may come from, or `host` (the edge)."""
+    if value.strip() == HOST:
+        return HOST
+    return _entry(value, range_of)
+
+
+def _destination(value: str) -> str:
+    """An address, range or name connections may go to."""
+    return canonical(_entry(value, lambda text: destinations((text,))))
+
+
+def _open_port(value: int) -> int:
+    if value == CONTROL_PORT:
+        raise ValueError(f"{CONTROL_PORT} is used by Bastide itself and cannot be opened")
+    return value
+
+
 class NetworkConfig(BaseModel):
     """`network_config`, and the body of PATCH /network (spec 3.3, 4.4)."""
 
@@ -205,11 +238,26 @@ class NetworkConfig(BaseModel):
     allow_internet: StrictBool | None = None
     public_access: StrictBool | None = None
     public_ingress: StrictBool | None = Field(None, description="older name of public_access")
-    ingress_ports: list[Port] | None = Field(None, max_length=MAX_PORTS)
-    ingress: Later = None
-    egress: Later = None
-    egress_ports: Later = None
-    private_link_ids: Later = None
+    ingress_ports: list[Annotated[Port, AfterValidator(_open_port)]] | None = Field(
+        None, max_length=MAX_ENTRIES
+    )
+    ingress: list[Annotated[str, AfterValidator(_source)]] | None = Field(
+        None, max_length=MAX_ENTRIES, description="addresses and ranges that may connect"
+    )
+    egress: list[Annotated[str, AfterValidator(_destination)]] | None = Field(
+        None,
+        max_length=MAX_ENTRIES,
+        description='addresses, ranges, host names, "*.example.com"; [] or ["*"]: everything',
+    )
+    egress_ports: list[Port] | None = Field(
+        None, max_length=MAX_ENTRIES, description="ports it may connect to; []: all"
+    )
+    private_link_ids: list[Annotated[Text, Field(min_length=1, max_length=128)]] | None = Field(
+        None, max_length=MAX_ENTRIES, description="workspaces that may connect to this one"
+    )
+    bandwidth_mbps: Bandwidth | None = Field(
+        None, description="megabits a second, each way; null: as much as the server allows"
+    )
     outbound_mode: Later = None
     custom_proxy: Later = None
 
@@ -217,6 +265,16 @@ class NetworkConfig(BaseModel):
     @classmethod
     def _agree(cls, value: bool | None, info: ValidationInfo) -> bool | None:  # noqa: FBT001
         return _same(value, info.data.get("public_access"), "public_access")
+
+    @field_validator("egress")
+    @classmethod
+    def _reachable(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if value and info.data.get("allow_internet") is False:
+            raise ValueError(
+                "egress says what is reached of the internet; leave it out, or leave "
+                "allow_internet: false out"
+            )
+        return value
 
     @property
     def public(self) -> bool | None:
@@ -247,6 +305,7 @@ class Config(BaseModel):
     wait_for_init: StrictBool | None = None
     network_config: NetworkConfig | None = None
     allow_internet: StrictBool | None = None
+    ssh_access: StrictBool | None = None
 
     ttl: Ttl | None = None
     ttl_action: Action | None = None
@@ -304,6 +363,5 @@ class Config(BaseModel):
         if "env" in self.model_fields_set:
             kept["env"] = [{"key": k, "value": v} for k, v in (self.env or {}).items()]
         if "cmd" in self.model_fields_set:
-    ssh_access: StrictBool | None = None
             kept["cmd"] = list(self.cmd) if self.cmd else None
         return kept

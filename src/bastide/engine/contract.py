@@ -14,7 +14,7 @@ from bastide.domain.machine import (
     MachineStatus,
     Resources,
 )
-from bastide.domain.network import NetworkPolicy
+from bastide.domain.network import BlockedLog, NetworkPolicy
 
 
 class EngineError(Exception):
@@ -56,7 +56,7 @@ class Engine(ABC):
 
     Must be implemented: `capabilities`, `images`, `create`, `start`, `stop`, `kill`, `delete`,
     `apply_network`, `status`, `poll`, `stats`, `console`, `events`, `close`.
-    May be implemented: `pause`, `resume`, `resize`.
+    May be implemented: `blocked`, `pause`, `resume`, `resize`.
 
     All raise `EngineUnavailable` when the engine cannot be reached and `EngineError` when it
     refuses; those that name a machine raise `UnknownMachine` if it does not exist, except
@@ -118,6 +118,10 @@ class Engine(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections."""
+
+    async def blocked(self, machine: str) -> BlockedLog:
+        """What the machine's firewall refused it lately."""
+        raise Unsupported(f"this engine keeps no log of what {machine} was refused")
 
     async def pause(self, machine: str) -> MachineStatus:
         """Freeze every process, memory kept."""

@@ -18,7 +18,7 @@ from bastide.domain.machine import (
     MachineStatus,
     Resources,
 )
-from bastide.domain.network import NetworkPolicy
+from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.engine.contract import (
     Engine,
     EngineError,
@@ -142,6 +142,10 @@ class LocalEngine(Engine):
     async def poll(self) -> list[MachineStatus]:
         """All machines now."""
         return (await self._read(_Machines, "GET", "/v1/machines")).machines
+
+    async def blocked(self, machine: str) -> BlockedLog:
+        """What its firewall refused it lately."""
+        return await self._read(BlockedLog, "GET", f"/v1/machines/{machine}/blocked")
 
     async def stats(self, machine: str) -> MachineStats:
         """Use of it now."""

@@ -13,9 +13,10 @@ class Deletion(Pipeline):
     kinds = (OperationKind.DELETE,)
 
     async def work(self, job: Job) -> Done:
-        """Close the edge first, so that no request meets half a machine."""
+        """Close edge and links first: nothing meets half a machine, nor a stranger in its place."""
         job.show(Phase.DELETING, "Deleting the workspace")
         await self.tools.gateway.forget(job.row.id)
+        await self.tools.links.leave(job.row.id)
         await self.tools.engine.delete(job.row.id)
         return Done("Deleted")
 

@@ -77,6 +77,7 @@ class Observation:
         for view in views:
             if view.doing is None and not view.creation_failed:
                 count += await self._compare(view, seen.get(view.row.id), at)
+        await self._tools.links.follow(rows)
         return count
 
     async def _listen(self) -> None:

@@ -25,6 +25,7 @@ from bastide.pipelines.aftermath import follow
 from bastide.pipelines.owner import Owner
 from bastide.services.bell import heard
 from bastide.services.gateway import Gateway
+from bastide.services.links import Links
 from bastide.services.machines import access_of
 from bastide.services.queue import Queue
 from bastide.services.reach import Reach
@@ -66,6 +67,11 @@ class Tools:
     poll: float = 1.0
     settle: float = 0.05
     time: Time = database_time
+
+    @property
+    def links(self) -> Links:
+        """Private links, kept in force by the same means."""
+        return Links(self.database, self.reach)
 
 
 @dataclass(frozen=True)

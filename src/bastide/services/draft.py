@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from bastide.domain.creation import CreateWorkspace
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import ImageInfo
 from bastide.domain.restart import RestartPolicy
-from bastide.services.allowance import Sizes
 from bastide.domain.ssh import SshConfig, new_ssh_id
+from bastide.services.allowance import Sizes
 from bastide.services.gateway import new_raw_token
 from bastide.store.tables import Workspace
 
@@ -37,7 +38,6 @@ class Draft:
         """The wanted configuration."""
         return self.body.config or Config()
 
-    @property
     def _ssh(self) -> dict[str, Any]:
         """The columns of SSH: enabled at once, if that was asked for."""
         if not self.config.ssh_access:
@@ -45,6 +45,7 @@ class Draft:
         enabled = SshConfig.make(enabled=True)
         return {"ssh_id": new_ssh_id(), "ssh": enabled.model_dump(mode="json")}
 
+    @property
     def digest(self) -> str:
         """What makes two requests the same: everything but the key and the waiting."""
         content = self.body.model_dump(
@@ -53,14 +54,10 @@ class Draft:
         text = json.dumps({**content, "namespace": self.namespace}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def row(self, name: str, slug: str, image: ImageInfo, sizes: Sizes) -> Workspace:
-        """The row to insert."""
-        network: dict[str, Any] = {
-            "allow_internet": True,
-            "public_access": False,
-            "public_access_set": None,
-            "ingress_ports": [],
-        }
+    def row(
+        self, name: str, slug: str, image: ImageInfo, sizes: Sizes, network: Mapping[str, Any]
+    ) -> Workspace:
+        """The row to insert; `network` is the content of that column."""
         lease = self.body.lease
         config = {**_DEFAULT_CONFIG, **self.config.given()}
         if lease is not None:
@@ -80,22 +77,9 @@ class Draft:
             cpus=sizes.cpus,
             memory_mb=sizes.memory_mb,
             disk_mb=sizes.disk_mb,
-            **self._ssh(),
             desired_state=DesiredState.RUNNING,
-            network={**network, **network_changes(self.config)},
+            network=dict(network),
             raw_token=new_raw_token(),
+            **self._ssh(),
             idempotency_key=self.body.idempotency_key,
         )
-
-
-def network_changes(config: Config) -> dict[str, Any]:
-    """The part of the `network` column that a configuration says something about."""
-    wanted = config.network
-    found: dict[str, Any] = {}
-    if wanted.allow_internet is not None:
-        found["allow_internet"] = wanted.allow_internet
-    if wanted.public is not None:
-        found |= {"public_access": wanted.public, "public_access_set": wanted.public}
-    if wanted.ports is not None:
-        found["ingress_ports"] = list(wanted.ports)
-    return found

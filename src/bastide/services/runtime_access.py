@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bastide.domain.config import MAX_PORTS
 from bastide.domain.errors import Conflict, NotFound, RuntimeDisabled
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import RUNTIME_PORT, MachineState
+from bastide.domain.network import MAX_ENTRIES
 from bastide.gateway.tokens import Kind
 from bastide.services.caller import Caller
 from bastide.services.failures import engine_failures
@@ -73,9 +73,9 @@ class RuntimeAccessService:
         """
         row = await self._row(caller, reference)
         ports = sorted({*row.network.get("ingress_ports", ()), RUNTIME_PORT})
-        if len(ports) > MAX_PORTS:
+        if len(ports) > MAX_ENTRIES:
             raise Conflict(
-                f"The workspace has {MAX_PORTS} open ports already and port {RUNTIME_PORT} would "
+                f"The workspace has {MAX_ENTRIES} open ports already and port {RUNTIME_PORT} would "
                 "be one more. Close one with PATCH /workspace/:id/network.",
                 details={"field": "ingress_ports"},
             )

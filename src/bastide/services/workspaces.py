@@ -16,11 +16,13 @@ from bastide.domain.operation import OperationKind, OperationState
 from bastide.domain.restart import RestartPolicy
 from bastide.domain.slug import slug_of, vary_slug
 from bastide.domain.workspace import Status
+from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.services.allowance import Allowance, Sizes
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
-from bastide.services.draft import Draft, network_changes
+from bastide.services.draft import Draft
 from bastide.services.failures import engine_failures, failure_of_operation
+from bastide.services.policy import DARK, network_changes
 from bastide.services.queue import Queue
 from bastide.services.reach import Reach, changed_network
 from bastide.services.views import WorkspaceView, view_of, views_of
@@ -29,6 +31,8 @@ from bastide.store.tables import Workspace
 from bastide.store.workspaces import Filter, Workspaces
 
 WAIT_READY = 600.0
+REFUSED = "validation_error"
+"""The engine's code for a document that asks for what cannot be."""
 _ATTEMPTS = 4
 
 
@@ -128,15 +132,32 @@ class WorkspaceService:
                 row = caller.require(await workspaces.get(view.row.id))
                 if row.desired_state is DesiredState.DELETED:
                     raise Conflict("The workspace is being deleted.", state="deleting")
-                values = await self._changes(session, row, body, config, image)
+                values = await self._changes(session, caller, row, body, config=config, image=image)
                 if values:
                     await workspaces.update(row.id, values)
         except Duplicate:
             raise _slug_taken(body.slug) from None
         if "network" in values:
-            with engine_failures():
-                await self._reach.put_in_force(view.row.id)
+            await self._put_in_force(row)
         return await self.get(caller, view.row.id)
+
+    async def _put_in_force(self, before: Workspace) -> None:
+        """Put a changed policy in force; one that the engine refuses is taken back.
+
+        Raises:
+            ValidationFailed: it was refused; row and firewall are as before.
+            VmUnavailable: the engine is away; it is stored, and comes into force later.
+        """
+        with engine_failures():
+            try:
+                await self._reach.put_in_force(before.id)
+            except EngineUnavailable:
+                raise
+            except EngineError as error:
+                if error.code != REFUSED:
+                    raise
+                await self._reach.take_back(before)
+                raise ValidationFailed("network_config", f"{error.message}.") from error
 
     async def delete(self, caller: Caller, reference: str) -> WorkspaceView:
         """Begin to delete, from whatever state; repeating is harmless."""
@@ -186,7 +207,10 @@ class WorkspaceService:
                     sizes = self._allowance.sizes(draft.config, image, limits)
                     if wanted is None and await _taken(session, caller.account_id, slug):
                         slug = vary_slug(slug)
-                    row = await Workspaces(session).insert(draft.row(name, slug, image, sizes))
+                    network = await network_changes(session, caller, draft.config.network)
+                    row = await Workspaces(session).insert(
+                        draft.row(name, slug, image, sizes, {**DARK, **network})
+                    )
                     operation = await self._queue.insert(
                         session, row.id, OperationKind.PROVISION, {"digest": draft.digest}
                     )
@@ -206,8 +230,10 @@ class WorkspaceService:
     async def _changes(
         self,
         session: AsyncSession,
+        caller: Caller,
         row: Workspace,
         body: UpdateWorkspace,
+        *,
         config: Config,
         image: ImageInfo | None,
     ) -> dict[str, Any]:
@@ -230,11 +256,21 @@ class WorkspaceService:
             sizes = self._allowance.sizes(config, image, limits, now)
             values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb, "disk_mb": sizes.disk_mb}
         _leave_lease(row, config)
+        _leave_ssh(row, config)
         if stored := config.given():
             values["config"] = {**row.config, **stored}
-        if network := network_changes(config):
+        if network := await network_changes(session, caller, config.network, row):
             values["network"] = changed_network(row, **network)
         return values
+
+
+def _leave_ssh(row: Workspace, config: Config) -> None:
+    """Refuse to switch SSH here: enabling it has an answer that is shown once."""
+    if config.ssh_access is not None and config.ssh_access != row.ssh.get("enabled", False):
+        raise ValidationFailed(
+            "config.ssh_access",
+            "SSH is switched with POST /workspace/:id/ssh/enable and …/ssh/disable.",
+        )
 
 
 def _leave_lease(row: Workspace, config: Config) -> None:
@@ -255,21 +291,11 @@ def _leave_lease(row: Workspace, config: Config) -> None:
             "config.restart_policy",
             'restart_policy of a temporary workspace is locked to "no"; make it permanent with '
             "POST /workspace/:id/lifecycle/permanent.",
-        _leave_ssh(row, config)
         )
 
 
 def _resizes(config: Config) -> bool:
     return any(value is not None for value in (config.cpus, config.memory_mb, config.disk_mb))
-
-
-def _leave_ssh(row: Workspace, config: Config) -> None:
-    """Refuse to switch SSH here: enabling it has an answer that is shown once."""
-    if config.ssh_access is not None and config.ssh_access != row.ssh.get("enabled", False):
-        raise ValidationFailed(
-            "config.ssh_access",
-            "SSH is switched with POST /workspace/:id/ssh/enable and …/ssh/disable.",
-        )
 
 
 async def _taken(session: AsyncSession, account_id: str, slug: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, String, cast, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
@@ -112,6 +112,16 @@ class Workspaces:
             select(Workspace.id).where(Workspace.id.in_(ids), Workspace.deleted_at.is_not(None))
         )
         return set(found)
+
+    async def mentioning(self, text: str) -> list[Workspace]:
+        """Those whose network column holds this text, as a whole string."""
+        found = await self._session.scalars(
+            select(Workspace)
+            .where(Workspace.deleted_at.is_(None))
+            .where(cast(Workspace.network, String).contains(f'"{text}"', autoescape=True))
+            .execution_options(populate_existing=True)
+        )
+        return list(found)
 
     async def count(self, which: Filter) -> int:
         """How many there are."""
@@ -217,6 +227,7 @@ class Workspaces:
                 "ready": False,
                 "runtime_enabled": False,
                 "raw_token": None,
+                "ssh": {},
                 "lease_expires_at": None,
                 "config": {},
             },
@@ -227,7 +238,6 @@ class Workspaces:
         return await self._session.scalar(
             select(Workspace)
             .where(Workspace.deleted_at.is_(None), *conditions)
-                "ssh": {},
             .limit(1)
             .execution_options(populate_existing=True)
         )

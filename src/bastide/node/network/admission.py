@@ -19,7 +19,8 @@ class Admission:
     `sources`, `callers` (workspaces) and `ports` are who may begin a connection with the
     workspace and where; `edge` admits the edge's user of this host, `ssh` the bastion's at
     the SSH port. `internet` says whether it may begin connections with the outside, `anywhere`
-    whether to all of it; if not, `ranges` and the addresses of `names` are where to. No `destination_ports` are no restriction.
+    whether to all of it; if not, `ranges` and the addresses of `names` are where to. No
+    `destination_ports` are no restriction.
     """
 
     sources: tuple[IPv4Network, ...]

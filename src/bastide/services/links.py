@@ -1,0 +1,116 @@
+"""Private links: which workspaces may call which (spec 4.4, 5.5).
+
+A target's row holds the ids of its callers (`private_link_ids`) and the addresses they have now
+(`links`), which is what the firewall is told. The addresses follow the callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bastide.domain.errors import NotFound, ValidationFailed
+from bastide.domain.lifecycle import DesiredState
+from bastide.engine.contract import EngineError
+from bastide.services.caller import Caller
+from bastide.services.reach import Reach, changed_network
+from bastide.store.database import Database
+from bastide.store.tables import Workspace
+from bastide.store.workspaces import Filter, Workspaces
+
+IDS, ADDRESSES = "private_link_ids", "links"
+log = structlog.get_logger(__name__)
+
+
+async def linked(
+    session: AsyncSession, caller: Caller, references: Sequence[str], target: str | None
+) -> dict[str, Any]:
+    """The network columns for these callers, named by id or slug; `target` is None for a new one.
+
+    Raises:
+        NotFound: one of them is none the caller reaches; the message names it.
+        ValidationFailed: the target itself is among them.
+    """
+    found: dict[str, Workspace] = {}
+    for reference in references:
+        row = await Workspaces(session).find(caller.account_id, reference)
+        if row is None or row.desired_state is DesiredState.DELETED or not caller.may_see(row):
+            raise NotFound(
+                f"private_link_ids: there is no workspace {reference[:100]!r} that these "
+                "credentials reach. Check the id with GET /workspace.",
+                details={"field": IDS},
+            )
+        if row.id == target:
+            raise ValidationFailed(IDS, "A workspace needs no link to itself; leave its id out.")
+        found[row.id] = row
+    return {IDS: list(found), ADDRESSES: addresses(found.values())}
+
+
+def addresses(callers: Iterable[Workspace]) -> list[str]:
+    """The addresses of those that have one, in order."""
+    return sorted({row.address for row in callers if row.address})
+
+
+async def callers_of(session: AsyncSession, row: Workspace) -> list[Workspace]:
+    """The workspaces linked to one, in the order they were listed."""
+    ids = row.network.get(IDS) or []
+    if not ids:
+        return []
+    rows = {found.id: found for found in await Workspaces(session).page(Filter(ids=ids))}
+    return [rows[one] for one in ids if one in rows]
+
+
+class Links:
+    """Keeps what firewalls know of callers true."""
+
+    def __init__(self, database: Database, reach: Reach) -> None:
+        self._database = database
+        self._reach = reach
+
+    async def follow(self, rows: Sequence[Workspace]) -> int:
+        """Bring the addresses of all callers up to date; `rows` are all there are. How many."""
+        known = {row.id: row for row in rows}
+        stale = [row.id for row in rows if row.network.get(IDS) and _wanted(row, known)]
+        return sum([await self._renew(target) for target in stale])
+
+    async def leave(self, caller: str) -> None:
+        """Take a workspace that is being deleted out of everyone's lists, in force at once.
+
+        Raises:
+            EngineError: a firewall could not be told; its row keeps the mark.
+        """
+        async with self._database.read() as session:
+            targets = await Workspaces(session).mentioning(caller)
+        for target in targets:
+            if caller in (target.network.get(IDS) or ()):
+                await self._renew(target.id, without=caller)
+
+    async def _renew(self, target: str, without: str | None = None) -> bool:
+        """Write the addresses of now, and put them in force."""
+        async with self._database.write() as session:
+            row = await Workspaces(session).get(target)
+            if row is None:
+                return False
+            callers = {one.id: one for one in await callers_of(session, row) if one.id != without}
+            changes = _wanted(row, callers)
+            if not changes:
+                return False
+            values = {"network": changed_network(row, **changes)}
+            await Workspaces(session).update(row.id, values)
+        try:
+            await self._reach.put_in_force(target)
+        except EngineError as error:
+            if without is not None:
+                raise
+            log.warning("links.behind", workspace_id=target, error=error.message)
+        return True
+
+
+def _wanted(row: Workspace, known: dict[str, Workspace]) -> dict[str, Any]:
+    """The network columns that are not what they should be."""
+    ids = [one for one in row.network.get(IDS) or () if one in known]
+    wanted = {IDS: ids, ADDRESSES: addresses(known[one] for one in ids)}
+    return {key: value for key, value in wanted.items() if row.network.get(key) != value}
