@@ -249,8 +249,8 @@ def test_random_requests(
     isolated: Isolated, record_property: Callable[[str, object], None]
 ) -> None:
     """At least 20,000 requests: no 500, the agent lives, its memory returns to within 10 %."""
-    bombard(isolated, seed=1, count=max(600, REQUESTS // 10))  # every module loaded, pools grown
-    inspired(isolated, 2)
+    bombard(isolated, seed=1, count=max(600, REQUESTS // 4))  # modules loaded, pools grown
+    inspired(isolated, 8)
     clean(isolated)
     began = isolated.memory_kib()
     seen = bombard(isolated, seed=2, count=REQUESTS)
