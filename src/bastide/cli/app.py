@@ -18,7 +18,9 @@ from bastide.cli import (
     env,
     key,
     lifecycle,
+    network,
     prepare,
+    ssh,
     status,
     up,
     workspace,
@@ -39,10 +41,12 @@ app.command()(status.status)
 app.command()(prepare.prepare)
 app.command()(doctor.doctor)
 app.command()(env.env)
+app.command("ssh", context_settings={"ignore_unknown_options": True})(ssh.connect)
 app.command()(lifecycle.quota)
 app.command()(lifecycle.estimate)
 app.add_typer(workspace.app, name="workspace")
 app.add_typer(workspace.app, name="ws", hidden=True)
+app.add_typer(network.app, name="network")
 app.add_typer(key.app, name="key")
 app.add_typer(account.app, name="account")
 app.add_typer(config.app, name="config")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bastide.cli import lifecycle
+from bastide.cli import lifecycle, ssh
 from bastide.cli.exec import exec_
 from bastide.cli.options import Json, WorkspaceName, Yes
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Workspaces (also: bastide ws).", no_args_is_help=True)
 app.command("exec", context_settings={"ignore_unknown_options": True})(exec_)
+app.add_typer(ssh.app, name="ssh")
 for command in (
     lifecycle.pause,
     lifecycle.resume,

@@ -44,7 +44,9 @@ from bastide.client._models import (
     Workspace,
     WorkspacePage,
 )
+from bastide.client._network import BlockedEntry, BlockedLog, Network, PrivateLink
 from bastide.client._runtime import Runtime
+from bastide.client._ssh import SshConnection, SshKey, SshStatus
 
 __all__ = [
     "ApiError",
@@ -53,6 +55,8 @@ __all__ = [
     "AuthenticationError",
     "Bastide",
     "BastideError",
+    "BlockedEntry",
+    "BlockedLog",
     "CommandFailed",
     "ConfigurationError",
     "ConflictError",
@@ -67,10 +71,12 @@ __all__ = [
     "Image",
     "Lifecycle",
     "MachineInfo",
+    "Network",
     "NotFoundError",
     "Output",
     "PaymentRequiredError",
     "PermissionDeniedError",
+    "PrivateLink",
     "Provisioning",
     "ProvisioningFailed",
     "Quota",
@@ -79,6 +85,9 @@ __all__ = [
     "Resources",
     "Runtime",
     "ServerError",
+    "SshConnection",
+    "SshKey",
+    "SshStatus",
     "Started",
     "UnavailableError",
     "ValidationError",

@@ -12,7 +12,9 @@ from bastide.client._async_lifecycle import AsyncLifecycles
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._errors import WaitTimeout
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
+from bastide.client._network import AsyncNetworks
 from bastide.client._session import AsyncSession
+from bastide.client._ssh import AsyncSsh
 from bastide.client._tokens import Tokens
 
 READY_TIMEOUT = 600.0
@@ -35,6 +37,8 @@ class AsyncWorkspaces(AsyncLifecycles):
     ) -> None:
         self._api = api
         self._gateway = gateway
+        self.ssh = AsyncSsh(api)
+        self.network = AsyncNetworks(api)
         self._tokens = tokens
         self._clock = clock
         self._sleep = sleep

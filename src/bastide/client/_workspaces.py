@@ -10,8 +10,10 @@ from bastide.client import _workspace_calls as calls
 from bastide.client._errors import WaitTimeout
 from bastide.client._lifecycle import Lifecycles
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
+from bastide.client._network import Networks
 from bastide.client._runtime import Runtime
 from bastide.client._session import Session
+from bastide.client._ssh import Ssh
 from bastide.client._tokens import Tokens
 
 READY_TIMEOUT = 600.0
@@ -34,6 +36,8 @@ class Workspaces(Lifecycles):
     ) -> None:
         self._api = api
         self._gateway = gateway
+        self.ssh = Ssh(api)
+        self.network = Networks(api)
         self._tokens = tokens
         self._clock = clock
         self._sleep = sleep

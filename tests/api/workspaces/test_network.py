@@ -166,14 +166,18 @@ async def test_links_follow_their_callers_and_go_with_them(cloud: Cloud) -> None
         config={"network_config": {"private_link_ids": [caller["id"]], "ingress_ports": [80]}}
     )
     machine = cloud.engine.machines[target["id"]]
+
+    def links() -> tuple[str, ...]:
+        return machine.policy.links
+
     held = cloud.engine.machines[caller["id"]].status.address
-    assert machine.policy.links == (held,)
+    assert links() == (held,)
     moved = cloud.engine.machines[caller["id"]]
     moved.status = moved.status.model_copy(update={"address": "10.201.77.7"})
-    await eventually(lambda: machine.policy.links == ("10.201.77.7",))
+    await eventually(lambda: links() == ("10.201.77.7",))
     await cloud.call("DELETE", f"/workspace/{caller['id']}")
     await cloud.gone(caller["id"])
-    assert machine.policy.links == ()
+    assert links() == ()
     assert (await cloud.call("GET", path(target)))["private_links"] == []
     told = [call for call in cloud.engine.calls if call[1] in {caller["id"], target["id"]}]
     assert told.index(("delete", caller["id"])) > max(

@@ -99,6 +99,33 @@ class Guest:
                     udp.sendto(noise, (host, port))
         return "ok"
 
+    def seen_as(self, host: str, port: int = 7) -> str:
+        """The address the other end sees: its `tell` port says so."""
+        with socket.create_connection((host, port), timeout=2) as tcp:
+            return tcp.recv(100).decode()
+
+    def tell(self, port: int = 7, address: str = "0.0.0.0") -> str:
+        """Tell every TCP peer its address."""
+        listener = socket.create_server((address, port))
+
+        def answer() -> None:
+            while True:
+                connection, peer = listener.accept()
+                with connection:
+                    connection.sendall(peer[0].encode())
+
+        threading.Thread(target=answer, daemon=True).start()
+        return "ok"
+
+    def stream(self, host: str, port: int, size: int) -> int:
+        """Send that many bytes to an echo and read them back; how many came."""
+        got = 0
+        with socket.create_connection((host, port), timeout=60) as tcp:
+            threading.Thread(target=tcp.sendall, args=(bytes(size),), daemon=True).start()
+            while got < size:
+                got += len(tcp.recv(1 << 20))
+        return got
+
     def ping(self, host: str, deadline: float = 0.5) -> str:
         """`open` when an echo reply came."""
         icmp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)

@@ -164,6 +164,7 @@ def internet() -> Iterator[Guest]:
             pair,
             f"addr add {HOST}/32 dev {UPLINK}",
             f"link set {UPLINK} up",
+            f"addr add {POOLED}/32 dev {UPLINK}",
             *(f"route add {address}/32 dev {UPLINK} src {HOST}" for address in OUTSIDE),
         )
         _ip(
@@ -172,6 +173,7 @@ def internet() -> Iterator[Guest]:
             "link set eth0 up",
             *(f"addr add {address}/32 dev eth0" for address in OUTSIDE),
             f"route add {HOST}/32 dev eth0 src {INTERNET}",
+            f"route add {POOLED}/32 dev eth0 src {INTERNET}",
             f"route add default via {HOST} dev eth0 onlink src {INTERNET}",
         )
         guest.write(path="/proc/sys/net/ipv4/ping_group_range", text="0 2147483647")
@@ -179,6 +181,7 @@ def internet() -> Iterator[Guest]:
             for port in (53, 80, 443):
                 if (address, port) != (RESOLVER, 53):
                     guest.serve(port=port, address=address)
+        guest.tell(address=INTERNET)
         yield guest
     finally:
         subprocess.run(["ip", "link", "delete", UPLINK], check=False, capture_output=True)
@@ -187,12 +190,17 @@ def internet() -> Iterator[Guest]:
 
 def leftovers() -> list[str]:
     """What a test left in the host's network."""
-    found = [path.name for path in Path("/sys/class/net").glob("bw0ad3*")]
+    found = devices("bw0ad3*") + devices("bi0ad3*")
     routes = run("ip", "route", "show", "table", "all")
     found += [line for line in routes.splitlines() if "10.211." in line]
     tables = run("nft", "list", "tables")
     found += [line for line in tables.splitlines() if line.endswith(f" {TABLE}")]
     return found
+
+
+def devices(pattern: str) -> list[str]:
+    """Network devices of the host."""
+    return sorted(path.name for path in Path("/sys/class/net").glob(pattern))
 
 
 def run(*argv: str) -> str:

@@ -22,7 +22,8 @@ from bastide.node.network.names import host_end, suffix
 PREFIX = "bi"
 _SYS_NET = Path("/sys/class/net")
 _ROOT = 0xFFFFFFFF
-_INGRESS = 0xFFFF0000
+_TBF = 0x10000
+_INGRESS, _INGRESS_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _BURST_SECONDS, _LEAST_BURST = 0.01, 64 * 1024
 _WAIT = "100ms"
 _EVERYTHING = 0x0003  # ETH_P_ALL
@@ -47,7 +48,7 @@ def limit(address: IPv4Address, mbps: float | None) -> None:
         inner_index = socket.if_nametoindex(inner)
         netlink.link("set", index=inner_index, state="up")
         for index in (outer_index, inner_index):
-            netlink.tc("replace", "tbf", index, 0x10000, parent=_ROOT, **_bucket(mbps))
+            netlink.tc("replace", "tbf", index, _TBF, parent=_ROOT, **_bucket(mbps))
         with suppress(NetlinkError):  # it is there
             netlink.tc("add", "ingress", outer_index, _INGRESS)
         netlink.tc(
@@ -86,12 +87,9 @@ def sweep(linked: Iterable[IPv4Address], subnet_prefixes: tuple[str, ...]) -> No
 def _lift(netlink: Any, address: IPv4Address) -> None:
     if (_SYS_NET / host_end(address)).exists():
         index = socket.if_nametoindex(host_end(address))
-        for kind, handle in (("tbf", 0x10000), ("ingress", _INGRESS)):
+        for handle, parent in ((_TBF, _ROOT), (_INGRESS, _INGRESS_PARENT)):
             try:
-                parent = _ROOT if kind == "tbf" else _INGRESS + 0
-                netlink.tc(
-                    "del", kind, index, handle, **({"parent": parent} if kind == "tbf" else {})
-                )
+                netlink.tc("del", index=index, handle=handle, parent=parent)
             except NetlinkError as error:
                 if error.code not in _GONE:
                     raise

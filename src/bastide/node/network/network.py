@@ -261,7 +261,10 @@ class Network:
         self._blocked.follow(address, admission)
         await self._desk.tell(address, _restriction(admission))
 
-    async def _limit(self, address: IPv4Address, mbps: float | None) -> None:
+    async def _limit(self, address: IPv4Address, wanted: float | None) -> None:
+        """Keep a workspace to what it wants, and to what this server allows at most."""
+        limits = [one for one in (wanted, self._settings.machines.bandwidth_mbps) if one]
+        mbps = min(limits, default=None)
         if address not in self._speeds or self._speeds[address] != mbps:
             await asyncio.to_thread(bandwidth.limit, address, mbps)
             self._speeds[address] = mbps
