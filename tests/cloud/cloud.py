@@ -123,7 +123,7 @@ def own_settings(base: Path) -> Settings:
     return Settings(
         state_dir=base / "state",
         run_dir=base / "run",
-        listen=Listen(api=free_address(), gateway=free_address()),
+        listen=Listen(api=free_address(), gateway=free_address(), ssh=free_address()),
         network=Network(
             subnet=IPv4Network(f"10.{150 + number}.0.0/16"), table=f"bastide_test{os.getpid()}"
         ),
@@ -139,6 +139,7 @@ def variables(settings: Settings) -> dict[str, str]:
         "BASTIDE_RUN_DIR": str(settings.run_dir),
         "BASTIDE_LISTEN__API": settings.listen.api,
         "BASTIDE_LISTEN__GATEWAY": settings.listen.gateway,
+        "BASTIDE_LISTEN__SSH": settings.listen.ssh,
         "BASTIDE_NETWORK__SUBNET": str(settings.network.subnet),
         "BASTIDE_NETWORK__TABLE": settings.network.table,
         "BASTIDE_MACHINES__ID_BASE": str(settings.machines.id_base),

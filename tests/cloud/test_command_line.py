@@ -100,7 +100,8 @@ def test_status_tells_every_process(cloud: Cloud) -> None:
     """Supervisor, guard and the three services run, each with its pid and start time."""
     found = cloud.json("status")
     assert found["running"] is True
-    assert list(found["processes"]) == ["supervisor", "guard", "node", "resolver", "api", "edge"]
+    services = ["node", "resolver", "api", "edge", "bastion"]
+    assert list(found["processes"]) == ["supervisor", "guard", *services]
     for item in found["processes"].values():
         assert item["state"] == "running"
         assert item["pid"] > 1

@@ -72,8 +72,8 @@ def beat(client: Bastide, workspace: str) -> int:
 
 @pytest.mark.parametrize(
     "victims",
-    [("node",), ("resolver",), ("api",), ("edge",), ("supervisor",), ("guard",),
-     ("supervisor", "node", "resolver", "api", "edge")],
+    [("node",), ("resolver",), ("api",), ("edge",), ("bastion",), ("supervisor",), ("guard",),
+     ("supervisor", "node", "resolver", "api", "edge", "bastion")],
     ids="+".join,
 )  # fmt: skip
 def test_commands_go_on_and_all_answers_again(

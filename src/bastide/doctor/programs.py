@@ -24,6 +24,9 @@ PROGRAMS = {
     "nft": "nftables",
     "patchelf": "patchelf",
     "rg": "ripgrep",
+    "rsync": "rsync",
+    "scp": "openssh-client",
+    "sshd": "openssh-server",
     "tini-static": "tini",
     "unshare": "util-linux",
 }
@@ -75,7 +78,7 @@ def prepared(settings: Settings) -> Finding:
 def users(settings: Settings) -> Finding:
     """Whether the users without privileges exist and can read this program."""
     missing = []
-    for name in (settings.user, settings.edge_user, settings.resolver_user):
+    for name in (settings.user, settings.edge_user, settings.resolver_user, settings.ssh_user):
         try:
             pwd.getpwnam(name)
         except KeyError:
@@ -95,4 +98,5 @@ def users(settings: Settings) -> Finding:
             f"{settings.user} cannot read this program: {closed} is closed to other users",
             "script/up installs a copy in /opt/bastide in that case",
         )
-    return ok("users", f"{settings.user}, {settings.edge_user}, {settings.resolver_user}")
+    names = (settings.user, settings.edge_user, settings.resolver_user, settings.ssh_user)
+    return ok("users", ", ".join(names))

@@ -7,7 +7,7 @@ h11 and wsproto, tini, ripgrep, and an SSH server with what its clients run at t
 
 The SSH server is Debian's, and asks for accounts where an image may have none, or none of the
 kind it needs. So it has a C library of its own that looks for them, and for the system's log,
-in `PLACES`, where the agent puts them in memory; what the server starts knows nothing of that.
+in `PLACES`, where the agent puts them in memory; a session knows nothing of that.
 
 `state_dir/bundle/<digest>` where the digest covers every input, so an unchanged bundle is found
 again in well under a second; `state_dir/bundle/current` is a symlink to the newest.
@@ -170,7 +170,7 @@ def _inputs() -> list[_Input]:
         _Input(SSHD, "ssh/sshd", "server"),
         _Input(libraries[LIBC], f"ssh/lib/{LIBC}", "file"),
         # At the end of the PATH of sessions, for clients that run them there.
-        _Input(SCP, "ssh/bin/scp", "program"),
+        _Input(SCP, "ssh/bin/scp", "server"),
         _Input(RSYNC, "ssh/bin/rsync", "program"),
     ]
 

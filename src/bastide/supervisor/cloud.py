@@ -1,4 +1,4 @@
-"""The services of one server, in the order they start: node, resolver, api, edge."""
+"""The services of one server, in the order they start: node, resolver, api, edge, bastion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bastide.edge import haproxy
 from bastide.settings import Settings
-from bastide.supervisor.probe import address_answers, socket_answers
+from bastide.supervisor.probe import address_answers, greets, socket_answers
 from bastide.supervisor.process import Process
 from bastide.supervisor.record import record_path
 from bastide.supervisor.service import Launch, Service
@@ -32,7 +32,7 @@ def make_directories(settings: Settings) -> None:
 
 
 def services(settings: Settings) -> list[Service]:
-    """Node, resolver, api and edge of this server."""
+    """Node, resolver, api, edge and bastion of this server."""
     env = service_environment()
 
     def edge() -> Launch:
@@ -53,6 +53,11 @@ def services(settings: Settings) -> list[Service]:
             ready=lambda: socket_answers(settings.api_socket, "/healthz"),
         ),
         Service("edge", edge, ready=lambda: address_answers(settings.listen.api, "/healthz")),
+        Service(
+            "bastion",
+            lambda: Launch((*PYTHON, "bastide.bastion"), env),
+            ready=lambda: greets(settings.listen.ssh, b"SSH-2.0-"),
+        ),
     ]
 
 

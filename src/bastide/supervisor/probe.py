@@ -1,4 +1,4 @@
-"""Whether a service answers: one short HTTP request, over a unix socket or TCP."""
+"""Whether a service answers: one short request, over a unix socket or TCP."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ async def address_answers(address: str, target: str) -> bool:
             streams = await asyncio.open_connection(host.strip("[]"), int(port))
             return await _answers(*streams, target)
     except (OSError, TimeoutError, ValueError):
+        return False
+
+
+async def greets(address: str, greeting: bytes) -> bool:
+    """Whether whoever listens at `host:port` speaks first, and so."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(DEADLINE):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            try:
+                return await reader.readexactly(len(greeting)) == greeting
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError, EOFError):
         return False
 
 

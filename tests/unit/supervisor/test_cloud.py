@@ -16,7 +16,7 @@ from bastide.supervisor.process import Process
 def test_node_resolver_api_edge_in_this_order(tmp_path: Path) -> None:
     """Each service starts after what it needs, from this Python and isolated from its caller."""
     found = services(Settings(state_dir=tmp_path, run_dir=tmp_path))
-    assert [service.name for service in found] == ["node", "resolver", "api", "edge"]
+    assert [service.name for service in found] == ["node", "resolver", "api", "edge", "bastion"]
     assert found[0].launch().argv[1:] == ("-I", "-m", "bastide.node")
     assert found[1].launch().argv[1:] == ("-I", "-m", "bastide.resolver")
     assert found[2].launch().argv[1:] == ("-I", "-m", "bastide.api")
