@@ -117,15 +117,16 @@ class Gateway:
         if gone or row.deleted_at is not None or row.desired_state is DesiredState.DELETED:
             await self._withdraw(row.id)
             return
-        door = door_of(row)
-        if door is None:
-            await self._bastion.withdraw(row.id)
-        else:
-            await self._bastion.publish(door)
-        entry = entry_of(row)
-        await self._edge.publish(
-            entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
-        )
+        door, entry = door_of(row), entry_of(row)
+        try:
+            if door is None:
+                await self._bastion.withdraw(row.id)
+            else:
+                await self._bastion.publish(door)
+        finally:  # a full disk must not keep open at the edge what was closed
+            await self._edge.publish(
+                entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
+            )
 
     async def hold(self, row: Workspace) -> None:
         """Let no new request through to a machine that is about to be frozen."""
@@ -160,13 +161,17 @@ class Gateway:
             async with self._database.read() as session:
                 rows = await Workspaces(session).page(Filter())
             kept = [row for row in rows if row.desired_state is not DesiredState.DELETED]
-            await self._edge.sync([entry_of(row) for row in kept])
-            await self._bastion.sync([door for door in map(door_of, kept) if door is not None])
+            try:
+                await self._edge.sync([entry_of(row) for row in kept])
+            finally:
+                await self._bastion.sync([door for door in map(door_of, kept) if door is not None])
             return len(kept)
 
     async def _withdraw(self, workspace_id: str) -> None:
-        await self._bastion.withdraw(workspace_id)
-        await self._edge.withdraw(workspace_id)
+        try:
+            await self._bastion.withdraw(workspace_id)
+        finally:
+            await self._edge.withdraw(workspace_id)
 
     def token(self, row: Workspace, kind: Kind = "gateway") -> tuple[str, datetime]:
         """A JWT for the gateway and its end: an hour, or 30 days for kind `workspace`."""
