@@ -45,26 +45,41 @@ class DoorFile(BaseModel):
     doors: tuple[Door, ...] = ()
 
 
+def read_doors(path: Path) -> DoorFile:
+    """What the file says; one that cannot be read has no doors."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        return DoorFile.model_validate_json(content)
+    except (OSError, ValidationError) as error:
+        log.error("bastion.doors_unreadable", error=type(error).__name__)  # noqa: TRY400
+        return DoorFile()
+
+
 class Porter:
-    """The control plane's side: keeps the file."""
+    """The control plane's side: keeps the file.
+
+    It takes up what an earlier one has written, so that a new start of the control plane closes
+    nobody's sessions. A call whose write failed (OSError) is made good by the next one.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         self._key = key
-        self._doors: dict[str, Door] = {}
         self._turn = asyncio.Lock()
-        self._written: DoorFile | None = None
+        self._written = read_doors(path) if path.exists() else None
+        found = self._written.doors if self._written is not None else ()
+        self._doors = {door.workspace: door for door in found}
 
     async def publish(self, door: Door) -> None:
         """Put a workspace's door in force."""
-        if self._doors.get(door.workspace) != door:
-            self._doors[door.workspace] = door
-            await self._write()
+        self._doors[door.workspace] = door
+        await self._write()
 
     async def withdraw(self, workspace: str) -> None:
         """Close a workspace's door."""
-        if self._doors.pop(workspace, None) is not None:
-            await self._write()
+        self._doors.pop(workspace, None)
+        await self._write()
 
     async def sync(self, doors: Iterable[Door]) -> None:
         """Put these doors in the place of all there are."""
@@ -135,17 +150,8 @@ class Doors:
         if seen == self._seen:
             return False
         self._seen = seen
-        self._take(self._read() if seen is not None else DoorFile())
+        self._take(read_doors(self._path) if seen is not None else DoorFile())
         return True
-
-    def _read(self) -> DoorFile:
-        try:
-            with self._path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-            return DoorFile.model_validate_json(content)
-        except (OSError, ValidationError) as error:
-            log.error("bastion.doors_unreadable", error=type(error).__name__)  # noqa: TRY400
-            return DoorFile()
 
     def _take(self, found: DoorFile) -> None:
         self._key = found.key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 from collections import Counter
@@ -27,6 +26,7 @@ ALIVE_SECONDS = 30
 LOOK_SECONDS = 0.25  # between looks at what the control plane says
 STRANGERS = 256  # connections that have proven nothing yet
 STRANGERS_PER_SOURCE = 32
+PASSAGES = 128  # open at once by one connection
 HASHING = 2  # passwords looked at together: each takes 16 MiB
 PASSWORD_BYTES = 256
 NO_SHELL = "the bastion has no shell: use ssh root@ID -J root@BASTION"
@@ -88,7 +88,7 @@ class Guest(asyncssh.SSHServer):
         self._proving: Opened | None = None
         self._proven: Opened | None = None
         self._method = ""
-        self._forwards: dict[asyncssh.SSHForwarder, str] = {}
+        self._passages: dict[Passage, str] = {}
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Take it, unless too many are at the door already."""
@@ -111,8 +111,8 @@ class Guest(asyncssh.SSHServer):
             log.info("bastion.left", source=self._source, tried=self._method or "nothing")
         self._known()
         self._bastion.guests.discard(self)
-        for forward in tuple(self._forwards):
-            forward.close()
+        for passage in tuple(self._passages):
+            passage.close()
 
     def begin_auth(self, username: str) -> bool:
         """Everyone must prove something."""
@@ -226,32 +226,37 @@ class Guest(asyncssh.SSHServer):
         if self._proven is None:
             return
         opened = self._proven()
-        for forward, name in tuple(self._forwards.items()):
+        for passage, name in tuple(self._passages.items()):
             if name not in opened:
                 log.info("bastion.closed", source=self._source, target=name)
-                forward.close()
-                del self._forwards[forward]
+                passage.close()
         if not opened and self._conn is not None:
             self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, "SSH access was taken back")
 
-    async def _forward(self, door: Door) -> asyncssh.SSHForwarder:
+    async def _forward(self, door: Door) -> Passage:
+        if len(self._passages) >= PASSAGES:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_RESOURCE_SHORTAGE,
+                f"{PASSAGES} workspaces or sessions are open already",
+            )
         if door.address is None:
             raise asyncssh.ChannelOpenError(
                 _FAILED, f"the workspace {door.ssh_id} does not run: start it and try again"
             )
-        if self._conn is None:
-            raise asyncssh.ChannelOpenError(_FAILED, "the connection is gone")
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                forward = await self._conn.forward_connection(str(door.address), SSH_PORT)
-            for ended in [each for each in self._forwards if each.was_eof_received()]:
-                del self._forwards[ended]
-            self._forwards[forward] = door.ssh_id
-            log.info("bastion.forwarded", source=self._source, target=door.ssh_id)
-            return forward
-        raise asyncssh.ChannelOpenError(
-            _FAILED, f"the SSH server of {door.ssh_id} does not answer: restart the workspace"
-        )
+                _, far = await asyncio.get_running_loop().create_connection(
+                    asyncssh.SSHForwarder, str(door.address), SSH_PORT
+                )
+        except OSError:  # a time-out among them
+            raise asyncssh.ChannelOpenError(
+                _FAILED, f"the SSH server of {door.ssh_id} does not answer: restart the workspace"
+            ) from None
+        passage = Passage(far, self._passages.pop)
+        self._passages[passage] = door.ssh_id
+        self.review()  # what was allowed may have been taken back while it was connecting
+        log.info("bastion.forwarded", source=self._source, target=door.ssh_id)
+        return passage
 
     def _known(self) -> None:
         """No stranger any more."""
@@ -261,6 +266,21 @@ class Guest(asyncssh.SSHServer):
             strangers[self._source] -= 1
             if strangers[self._source] <= 0:
                 del strangers[self._source]
+
+
+class Passage(asyncssh.SSHForwarder):
+    """One connection through, which says when it ends."""
+
+    def __init__(
+        self, far: asyncssh.SSHForwarder, ended: Callable[[Passage, None], object]
+    ) -> None:
+        super().__init__(far)
+        self._ended = ended
+
+    def close(self) -> None:
+        """End both sides."""
+        self._ended(self, None)
+        super().close()
 
 
 def _aimed(username: str, opened: frozenset[str]) -> frozenset[str]:
