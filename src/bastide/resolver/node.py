@@ -102,7 +102,7 @@ class Node:
             try:
                 while line := await reader.readline():
                     self._hear(FromNode.model_validate_json(line))
-            except (ValidationError, ValueError, ConnectionError) as error:
+            except (ValidationError, ValueError, ConnectionError, Away) as error:
                 _log.warning("node.not_understood", reason=str(error)[:300])
             finally:
                 self._writer = None
