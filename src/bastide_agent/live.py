@@ -28,6 +28,7 @@ def register(router: Router, runtime: Runtime) -> None:
     watcher_routes.register(router, live)
     ws_routes.register(router, live)
     runtime.on_close(live.close)
+    runtime.on_snapshot(live.rest, live.wake)
 
 
 class Live:
@@ -98,6 +99,18 @@ class Live:
                 self._link = None
                 for source in self.sources():
                     source.detach()
+
+    def rest(self) -> None:
+        """A snapshot is taken."""
+        if self._terminals is not None:
+            for session in self._terminals.list():
+                session.rest()
+
+    def wake(self) -> None:
+        """It is over."""
+        if self._terminals is not None:
+            for session in self._terminals.list():
+                session.wake()
 
     async def close(self) -> None:
         """End every terminal and watcher."""

@@ -15,6 +15,7 @@ import os  # noqa: E402
 import signal  # noqa: E402
 
 from bastide_agent.boot import Boot, BootError, read_boot  # noqa: E402
+from bastide_agent.checkpoint import Checkpoint  # noqa: E402
 from bastide_agent.command import MainCommand  # noqa: E402
 from bastide_agent.control import Control  # noqa: E402
 from bastide_agent.http.errors import ApiError  # noqa: E402
@@ -51,7 +52,9 @@ async def serve(boot: Boot) -> int:
     command = MainCommand(boot.cmd, places) if boot.cmd else None
     runtime = Runtime(boot.runtime, places)
     ssh = SshSwitch(places)
-    control = Server(Control(boot, runtime, command, ssh).router, boot.control.token)
+    router = Control(boot, runtime, command, ssh).router
+    checkpoint = Checkpoint(boot, runtime, ssh, router)
+    control = checkpoint.control = Server(router, boot.control.token)
     try:
         await control.start(boot.control.host, int(boot.control.port))
         if boot.runtime.enabled and boot.runtime.token is not None:

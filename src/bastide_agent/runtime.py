@@ -33,6 +33,7 @@ class Runtime:
         self.places = places
         self._address = port
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._sleepers: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._lock = asyncio.Lock()
         router = Router()
         for name in FEATURES:
@@ -42,6 +43,10 @@ class Runtime:
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Call this when runtime access is disabled and when the agent stops."""
         self._closers.append(closer)
+
+    def on_snapshot(self, rest: Callable[[], None], wake: Callable[[], None]) -> None:
+        """Call `rest` before the memory is captured, and `wake` when the machine goes on."""
+        self._sleepers.append((rest, wake))
 
     @property
     def enabled(self) -> bool:
@@ -72,6 +77,16 @@ class Runtime:
             self.server.stop()
             self.server.token = None
             await self.close()
+
+    def rest(self) -> None:
+        """Let the features let go of what a snapshot cannot hold."""
+        for rest, _ in self._sleepers:
+            rest()
+
+    def wake(self) -> None:
+        """Let the features go on; harmless when they do not rest."""
+        for _, wake in self._sleepers:
+            wake()
 
     async def close(self) -> None:
         """End what the features hold."""

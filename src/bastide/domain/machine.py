@@ -96,6 +96,30 @@ class MachineSpec(Document):
     cmd: tuple[str, ...] | None = None
 
 
+class SnapshotAfter(StrEnum):
+    """What a machine is once its snapshot is taken (spec control-plane 4.8)."""
+
+    RESUME = "resume"
+    PAUSED = "paused"
+    STOP = "stop"
+
+
+class Snapshot(Document):
+    """The last snapshot of a machine: its memory and its disk at one moment.
+
+    `memory_bytes` and `disk_bytes` are what they take on the host; blocks that the disk shares
+    with another are counted too. `taken_ms` is how long the machine stood still.
+    """
+
+    id: str
+    at: datetime
+    image: str
+    address: str | None = None
+    memory_bytes: int
+    disk_bytes: int
+    taken_ms: float
+
+
 class ControlAddress(Document):
     """Where the agent's control port is, and this boot's token."""
 
@@ -128,6 +152,7 @@ class MachineStatus(Document):
     error: str | None = None
     control: ControlAddress | None = None
     resources: Resources | None = None
+    snapshot: Snapshot | None = None
     timings: dict[str, float] = Field(default_factory=dict)
 
 

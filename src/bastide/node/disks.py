@@ -131,6 +131,8 @@ class Disks:
 
     def unmount(self, point: Path) -> None:
         """Unmount a disk; harmless when it is not mounted. Blocks while it is written out."""
+        with suppress(OSError):
+            kernel.thaw(point)
         kernel.unmount_all(point)
 
     def check_room(self) -> None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from bastide.domain.machine import SnapshotAfter
 from bastide.node.errors import Invalid
 
 MOST_BODY = 2 * 1024 * 1024
@@ -19,6 +20,14 @@ class StopRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     grace: float = Field(10.0, ge=0, le=600)
+
+
+class SnapshotRequest(BaseModel):
+    """Body of `snapshot`: what the machine is afterwards; without it what it was before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: SnapshotAfter | None = None
 
 
 async def document(request: Request, kind: type[_D]) -> _D:

@@ -43,6 +43,13 @@ class MemoryInUse(NodeError):  # noqa: N818
     status = 409
 
 
+class NoSnapshot(NodeError):  # noqa: N818
+    """The machine has no snapshot to go back to."""
+
+    code = "no_snapshot"
+    status = 409
+
+
 class Invalid(NodeError):  # noqa: N818
     """The document asks for something that cannot be."""
 

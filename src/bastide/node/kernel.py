@@ -150,7 +150,12 @@ def attach_mount(mount_fd: int, target: Path) -> None:
 
 
 def freeze(point: Path) -> None:
-    """Write out the file system mounted at `point`, and hold back every further write to it."""
+    """Write out the file system mounted at `point`, and hold back every further write to it.
+
+    Only what is mounted exactly there: anything else would be the host's own file system.
+    """
+    if point.stat().st_dev == point.parent.stat().st_dev:
+        raise OSError(errno.EINVAL, f"nothing is mounted at {point}")
     _file_system(point, _FIFREEZE)
 
 

@@ -15,12 +15,14 @@ from bastide.domain.machine import Capabilities, ImageInfo
 from bastide.node import inotify, kernel
 from bastide.node.errors import ImageUnavailable
 from bastide.node.events import Events
+from bastide.node.machines.captures import Captures
 from bastide.node.machines.container import Container
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.machines.machine import Machine
 from bastide.node.network import Network
 from bastide.node.orphans import Orphans
+from bastide.node.rehearsal import Rehearsal
 from bastide.node.sweep import Swept, sweep
 from bastide.settings import Settings
 
@@ -37,6 +39,8 @@ class Node:
         self.host = host
         self.events = Events()
         self.fleet = Fleet(host, make, self.events)
+        self.captures = Captures(host, self.fleet, self.events)
+        self._rehearsal = Rehearsal(host, make)
         self._orphans = Orphans()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -58,10 +62,13 @@ class Node:
         except OSError as error:  # file watchers are scarce then; the doctor says so too
             _log.warning("node.inotify_limits", error=str(error), missing=inotify.shortfall())
         await self.host.runc.find()
+        await self.host.criu.find()
         await self.host.network.setup()
+        await asyncio.to_thread(self.host.snapshots.sweep)
         running = await self.fleet.load()
         await self.sweep()
         await asyncio.to_thread(self._mount_images)
+        await self._rehearsal.run(self.fleet.ranges())
         self._sweeper = asyncio.create_task(self._sweep_often())
         _log.info("node.ready", running=running, runtime=self.host.runc.describe())
 
@@ -90,6 +97,8 @@ class Node:
             pause = SWEEP_SECONDS
             try:
                 await self.sweep()
+                if not self._rehearsal.tried:
+                    await self._rehearsal.run(self.fleet.ranges())
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
                 _log.exception("node.sweep_failed")
 
@@ -113,8 +122,8 @@ class Node:
             tier_reason="machines are containers on runc; the microVM tier is not built yet",
             runtime=self.host.runc.describe(),
             pause=True,
-            snapshot=False,
-            snapshot_unavailable_reason="snapshots of memory are not built yet",
+            snapshot=self._rehearsal.reason is None,
+            snapshot_unavailable_reason=self._rehearsal.reason,
             architecture=platform.machine(),
             cpus=os.cpu_count() or 1,
             memory_mb=pages * size // 2**20,

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from bastide.domain.machine import MachineSpec, Resources
 from bastide.domain.network import NetworkPolicy
-from bastide.node.documents import StopRequest, document
+from bastide.node.documents import SnapshotRequest, StopRequest, document
 from bastide.node.errors import Invalid
 from bastide.node.node import Node
 
@@ -62,10 +62,14 @@ async def create(request: Request) -> Response:
 
 async def start(request: Request) -> Response:
     """Boot; the document's id must be the path's."""
+    return _answer(await _node(request).fleet.start(await _spec(request)))
+
+
+async def _spec(request: Request) -> MachineSpec:
     spec = await document(request, MachineSpec)
     if spec.id != _machine(request):
         raise Invalid(f"the document is of {spec.id}, the call of {_machine(request)}", field="id")
-    return _answer(await _node(request).fleet.start(spec))
+    return spec
 
 
 async def stop(request: Request) -> Response:
@@ -91,7 +95,8 @@ async def resume(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """Remove all of it."""
-    await _node(request).fleet.delete(_machine(request))
+    keep = request.query_params.get("keep_snapshot") == "true"
+    await _node(request).fleet.delete(_machine(request), keep_snapshot=keep)
     return Response(status_code=204)
 
 
@@ -110,6 +115,22 @@ async def resources(request: Request) -> Response:
 async def blocked(request: Request) -> Response:
     """What the firewall refused it lately."""
     return _answer(await _node(request).fleet.blocked(_machine(request)))
+
+
+async def snapshot(request: Request) -> Response:
+    """Capture memory and disk."""
+    after = (await document(request, SnapshotRequest)).after
+    return _answer(await _node(request).captures.take(_machine(request), after))
+
+
+async def last_snapshot(request: Request) -> Response:
+    """The last snapshot, also of a machine that was destroyed."""
+    return _answer(_node(request).captures.get(_machine(request)))
+
+
+async def restore(request: Request) -> Response:
+    """Go back to the last snapshot; the document's id must be the path's."""
+    return _answer(await _node(request).captures.bring_back(await _spec(request)))
 
 
 async def machines(request: Request) -> Response:
@@ -165,6 +186,9 @@ ROUTES = [
     Route(f"{_ONE}/resources", resources, methods=["PUT"]),
     Route(f"{_ONE}/network", network, methods=["PUT"]),
     Route(f"{_ONE}/blocked", blocked),
+    Route(f"{_ONE}/snapshot", last_snapshot, methods=["GET"]),
+    Route(f"{_ONE}/snapshot", snapshot, methods=["POST"]),
+    Route(f"{_ONE}/restore", restore, methods=["POST"]),
     Route(f"{_ONE}/stats", stats),
     Route(f"{_ONE}/console", console),
 ]

@@ -2,8 +2,7 @@
 
 `directory/ID/current.json` names the directory of the last complete snapshot and says all that is
 needed to bring it back; it is replaced in one step, so there is always one or none. Everything is
-root's and closed to others, but the memory, which belongs to the first host id of the machine:
-its own processes read it when they come back.
+root's and closed to others.
 """
 
 from __future__ import annotations
@@ -97,9 +96,9 @@ class Snapshots:
         return sorted(self._all())
 
     @asynccontextmanager
-    async def draft(self, machine: str, ids: IdRange) -> AsyncIterator[Draft]:
+    async def draft(self, machine: str) -> AsyncIterator[Draft]:
         """Places for a new snapshot. Gone at the end of the block, unless it was kept."""
-        made = await asyncio.to_thread(self._make, machine, ids)
+        made = await asyncio.to_thread(self._make, machine)
         try:
             yield made
         finally:
@@ -124,14 +123,13 @@ class Snapshots:
             return 0
         return sum(self._clear(path.name) for path in self.directory.glob("ws_*"))
 
-    def _make(self, machine: str, ids: IdRange) -> Draft:
+    def _make(self, machine: str) -> Draft:
         made = Draft(self.directory / machine / uuid.uuid4().hex)
         made.path.mkdir(mode=0o700, parents=True)
         for path in (self.directory, self.directory / machine):
             path.chmod(0o700)
         made.work.mkdir(mode=0o700)
         made.memory.mkdir(mode=0o700)
-        os.chown(made.memory, ids.first, ids.first)
         return made
 
     def _clear(self, machine: str) -> int:
@@ -167,10 +165,15 @@ def shown(machine: str, draft: Draft, at: datetime, spec: MachineSpec, **more: o
     return Snapshot.model_validate(values)
 
 
-def own(memory: Path, ids: IdRange) -> None:
-    """Give the images to the machine's first id, which must read them to come back. Blocks."""
+def open_images(memory: Path) -> None:
+    """Let everyone who holds the directory read the images. Blocks.
+
+    The first process that comes back reads one of them before its ids are mapped, when it is
+    nobody. Nobody else gets here: the directories above are closed.
+    """
+    memory.chmod(0o755)
     for path in memory.iterdir():
-        os.chown(path, ids.first, ids.first, follow_symlinks=False)
+        path.chmod(0o644)
 
 
 def _sync(place: Path) -> None:

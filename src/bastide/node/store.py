@@ -49,6 +49,7 @@ class BootRecord(BaseModel):
     at: datetime
     ready: bool = False
     timings: dict[str, float] = Field(default_factory=dict)
+    bundle: str = Field("", description="digest of the agent's bundle")
 
 
 class Store:

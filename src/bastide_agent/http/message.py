@@ -90,6 +90,11 @@ class Request:
         return None
 
     @property
+    def connection(self) -> Connection:
+        """The connection it came on."""
+        return self._connection
+
+    @property
     def query(self) -> Fields:
         """The query parameters."""
         if self._query is None:

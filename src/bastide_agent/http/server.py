@@ -54,10 +54,11 @@ class Server:
         """Whether it listens."""
         return self._listener is not None
 
-    def drop_connections(self) -> None:
-        """Cut every open connection, streams included."""
+    def drop_connections(self, but: Connection | None = None) -> None:
+        """Cut every open connection, streams included, except `but`."""
         for connection in list(self._connections):
-            connection.abort()
+            if connection is not but:
+                connection.abort()
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; False when there are too many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import termios
@@ -27,6 +28,7 @@ INPUT_LIMIT = 256 * 1024  # bytes of input that may wait for the program
 INPUT_TIMEOUT = 2.0  # seconds a program may leave a full input untouched
 HANGUP_GRACE = 1.0  # seconds between SIGHUP and SIGKILL
 KILL_TIMEOUT = 5.0  # seconds to wait for a killed program
+_PEER = 0x5441  # TIOCGPTPEER: open the other end of a terminal, whatever /dev/pts has
 IUTF8 = 0x4000  # erase whole characters; not among the names of `termios`
 
 
@@ -97,7 +99,24 @@ class Session:
 
     def _close_terminal(self) -> None:
         os.close(self._master)
-        os.close(self._slave)
+        self.rest()
+
+    # -- a snapshot
+
+    def rest(self) -> None:
+        """Let go of the program's end of the terminal: no snapshot can hold it here.
+
+        It is kept only so that the terminal outlives a moment in which no program has it open.
+        """
+        if self._slave >= 0:
+            os.close(self._slave)
+            self._slave = -1
+
+    def wake(self) -> None:
+        """Take the program's end up again."""
+        if self._slave < 0 and self.exit_code is None:
+            with contextlib.suppress(OSError):
+                self._slave = fcntl.ioctl(self._master, _PEER, os.O_RDWR | os.O_NOCTTY)
 
     # -- what the program prints
 

@@ -22,6 +22,7 @@ from bastide.node.mounts import mounted
 from bastide.node.network import Network
 from bastide.node.node import Node
 from bastide.prepare.bundle import build_bundle
+from bastide.prepare.criu import ensure_criu
 from bastide.prepare.image import ensure_image
 from bastide.prepare.runtime import ensure_runtime
 from bastide.settings import Machines, Settings
@@ -51,6 +52,7 @@ def prepared() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     CACHE.chmod(0o755)
     ensure_runtime(CACHE, print)
+    ensure_criu(CACHE, print)
     ensure_image(RECIPES[0], CACHE, print)
     build_bundle(CACHE)
     return CACHE
@@ -105,6 +107,7 @@ async def host(settings: Settings) -> AsyncIterator[Host]:
     settings.run_dir.mkdir()
     kernel.adopt_orphans()
     await host.runc.find()
+    await host.criu.find()
     await network.setup()
     before = leaks.traces(settings)
     try:

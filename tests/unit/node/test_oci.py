@@ -27,6 +27,7 @@ def container(**changes: object) -> oci.Container:
         "resources": Resources(cpus=0.5, memory_mb=256, disk_mb=1024, pids=99),
         "cgroup": "/bastide/ws_00000001",
         "limits_swap": True,
+        "criu": Path("/run/bastide/criu.conf"),
     }
     return oci.Container(**{**base, **changes})  # type: ignore[arg-type]
 

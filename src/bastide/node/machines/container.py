@@ -14,16 +14,20 @@ from pathlib import Path
 import structlog
 
 from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats, Resources
-from bastide.node import cgroups, disks
+from bastide.node import cgroups, disks, kernel
+from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, MemoryInUse
 from bastide.node.machines import oci
 from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
 from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
+from bastide.node.machines.revival import Revival
 from bastide.node.machines.rootfs import RootFs
 from bastide.node.process import Process
+from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord
 
 MIB = 1024 * 1024
@@ -51,6 +55,8 @@ class Container(Machine):
         self._directory = BootDirectory(host.machines_dir / machine)
         self._rootfs = RootFs(self._directory.path)
         self._console = b""
+        self._resting = False
+        self._bundle = ""
 
     async def boot(self, spec: MachineSpec, digest: str, ids: IdRange) -> BootRecord:
         """See `Machine.boot`."""
@@ -73,10 +79,18 @@ class Container(Machine):
             raise
 
     def _prepare(
-        self, spec: MachineSpec, digest: str, ids: IdRange, bundle: Path, clock: Clock
+        self,
+        spec: MachineSpec,
+        digest: str,
+        ids: IdRange,
+        bundle: Path,
+        clock: Clock,
+        *,
+        gate: Gate | None = None,
     ) -> None:
         """Everything that is files and mounts. Blocks for some milliseconds."""
         host, directory = self._host, self._directory
+        self._bundle = bundle.name
         directory.make()
         with clock.stage("disk"):
             host.disks.grow(self.id, spec.resources.disk_mb)
@@ -102,8 +116,13 @@ class Container(Machine):
             resources=spec.resources,
             cgroup=host.cgroups.path(self.id),
             limits_swap=host.cgroups.limits_swap,
+            criu=host.criu.config,
         )
-        directory.configure(oci.configuration(container))
+        configuration = oci.configuration(container)
+        if gate is not None:
+            gate.open()
+            configuration["hooks"] = gate.hooks()
+        directory.configure(configuration)
 
     async def _run(self, spec: MachineSpec, clock: Clock) -> BootRecord:
         boot_id, token = uuid.uuid4().hex, secrets.token_hex(32)
@@ -133,8 +152,12 @@ class Container(Machine):
             output.close()
             telling.cancel()
             await asyncio.wait((telling,))
-        record = record.model_copy(update={"ready": True, "timings": clock.timings()})
         self._directory.keep_console(output.data)
+        return self._ready(record, clock)
+
+    def _ready(self, record: BootRecord, clock: Clock) -> BootRecord:
+        """Write down that this boot has come up."""
+        record = record.model_copy(update={"ready": True, "timings": clock.timings()})
         self._directory.record(record)
         self.boot_record = record
         return record
@@ -150,6 +173,7 @@ class Container(Machine):
             pid=pid,
             started=self.process.started,
             at=datetime.now(UTC),
+            bundle=self._bundle,
         )
         self._directory.record(record)
         return record
@@ -161,6 +185,8 @@ class Container(Machine):
             process = Process.watch(record.pid, record.started)
             status = await self._host.runc.status(self.id) if process else None
             if process and status in {"running", "paused"}:
+                with suppress(OSError):  # an earlier node may have ended while it copied the disk
+                    await asyncio.to_thread(kernel.thaw, self._directory.disk)
                 self.process, self.boot_record = process, record
                 self.paused = status == "paused"
                 self._console = self._directory.console()
@@ -188,6 +214,7 @@ class Container(Machine):
         if process is None:
             return
         process.send(signal.SIGKILL)
+        self._resting = False
         await self.resume()  # on cgroup v1 a frozen process cannot die
         try:
             await process.wait(_END_TIMEOUT)
@@ -206,6 +233,9 @@ class Container(Machine):
             with suppress(BootFailed):  # it may have ended meanwhile
                 await self._host.runc.resume(self.id)
             self.paused = False
+        if self._resting:
+            self._resting = False
+            await self._tell("wake")
 
     async def resize(self, resources: Resources) -> None:
         """See `Machine.resize`."""
@@ -234,6 +264,66 @@ class Container(Machine):
             f"{resources.memory_mb} MiB: free some inside, ask for more, or stop it first",
             used_bytes=used,
         )
+
+    async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
+        """See `Machine.capture`."""
+        self._host.criu.check()
+        was_paused = self.paused
+        await self.resume()  # for a moment: the agent must let go of what cannot be captured
+        self._resting = True
+        await self._tell("rest")
+        await self.pause()
+        try:
+            if ending:
+                await self._host.network.detach(self.id)
+            await self._host.criu.dump(self.id, draft.memory, draft.work)
+            await asyncio.to_thread(self._capture_disk, draft.disk)
+        except BaseException:
+            if ending and self.boot_record is not None:
+                pid = self.boot_record.pid
+                await asyncio.shield(self._host.network.attach(self.id, pid, spec.network))
+            if not was_paused:
+                await asyncio.shield(self.resume())
+            raise
+
+    def _capture_disk(self, copy: Path) -> None:
+        """Copy the mounted disk as it is at this moment. Blocks."""
+        kernel.freeze(self._directory.disk)
+        try:
+            self._host.disks.copy(self.id, copy)
+        finally:
+            kernel.thaw(self._directory.disk)
+
+    async def revive(self, spec: MachineSpec, snapshot: SnapshotRecord, ids: IdRange) -> BootRecord:
+        """See `Machine.revive`."""
+        self._host.runc.check()
+        self._host.criu.check()
+        bundle = self._host.bundle(snapshot.bundle)
+        await self.clean()
+        clock, gate = Clock(), Gate(self._directory.path)
+        try:
+            await asyncio.to_thread(
+                self._prepare, spec, snapshot.digest, ids, bundle, clock, gate=gate
+            )
+            revival = Revival(self._host, spec, snapshot, self._directory.path, gate, clock)
+            record = await revival.run(
+                lambda pid: self._watch(pid, uuid.uuid4().hex, secrets.token_hex(32))
+            )
+            return self._ready(record, clock)
+        except BaseException:
+            await asyncio.shield(self.clean())
+            raise
+        finally:
+            gate.close()
+
+    async def _tell(self, what: str) -> None:
+        """Say something to the agent that it may as well miss."""
+        record, address = self.boot_record, self._host.network.address(self.id)
+        if record is not None and address is not None:
+            try:
+                await tell(str(address), record.token, what)
+            except BootFailed as error:
+                _log.info("machine.agent_silent", machine=self.id, reason=error.message)
 
     def stats(self, spec: MachineSpec) -> MachineStats:
         """See `Machine.stats`."""
@@ -265,6 +355,7 @@ class Container(Machine):
     async def clean(self) -> None:
         """See `Machine.clean`."""
         process, self.process, self.boot_record = self.process, None, None
+        self._resting = False
         if process:
             process.send(signal.SIGKILL)
             await self.resume()  # on cgroup v1 a frozen process cannot die

@@ -1,18 +1,44 @@
-"""CRIU as the node finds it: which version, and how runc is told of it."""
+"""CRIU, through runc: the memory of a container to files and back."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from bastide.node.errors import BootFailed, Unsupported
+from bastide.node.machines.runc import Runc
 
 FLOOR = "4.2"
 """It takes pidfds, which agent and tini hold, and sockets of Linux 6.16 and newer, which have no
 SO_PASSCRED any more: 4.1 gives up on every listening port there."""
 HOME = "criu"
 """Below `state_dir/runtime`: the directory with the program `criu` in it."""
+CONFIG_NAME = "criu.conf"
 _TIMEOUT = 10.0
+_DEADLINE = 600.0
+"""Seconds for the memory of one machine; a gigabyte takes about four."""
+_MOST_LOG = 256 * 1024
+
+# Where programs watch directories: on an overlay the kernel tells only the inode, so the names
+# are looked for. Files that were deleted while open are kept up to the limit (bytes).
+_WATCHED = ("/root", "/home", "/workspace", "/app", "/srv", "/opt", "/tmp", "/var", "/usr", "/etc")  # noqa: S108
+_SETTINGS = ("ghost-limit 1073741824", *(f"irmap-scan-path {path}" for path in _WATCHED))
+_COMMON = (
+    *("--tcp-established", "--file-locks", "--ext-unix-sk"),
+    *("--empty-ns", "network", "--manage-cgroups-mode", "soft"),
+)
+_HINTS = {
+    "fsnotify": "a program watches files in a place where they cannot be found again; stop it",
+    "io_uring": "a program uses io_uring, which cannot be captured; stop it",
+    "tty": "a program holds a terminal in a way that cannot be captured; close it",
+    "ghost": "a program holds a large file that was deleted; stop it",
+}
 
 
 @dataclass(frozen=True)
@@ -46,3 +72,112 @@ def read_version(*command: Path | str) -> Version | None:
     if match is None:
         return None
     return Version(match.group(1), tuple(int(part) for part in match.group(1).split(".")))
+
+
+class Criu:
+    """Captures the memory of containers of `runc` and brings it back.
+
+    `program` is found by runc in its PATH; `config` is what it reads beside its arguments.
+    """
+
+    def __init__(self, program: Path, config: Path, runc: Runc) -> None:
+        self.program = program
+        self.config = config
+        self._runc = runc
+        self.version: Version | None = None
+
+    async def find(self) -> None:
+        """Learn the version, and write the configuration."""
+        self.version = await asyncio.to_thread(read_version, self.program)
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.config.write_text("\n".join(_SETTINGS) + "\n")
+
+    @property
+    def lacking(self) -> str | None:
+        """Why there is nothing to work with; None when there is."""
+        if self.version is None:
+            return "criu is not installed: run bastide prepare"
+        if not self.version.enough:
+            return f"criu {self.version.text} is too old, {FLOOR} is needed: run bastide prepare"
+        return None
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            Unsupported: says why.
+        """
+        if self.lacking:
+            raise Unsupported(f"snapshots are not possible on this node: {self.lacking}")
+
+    async def dump(self, machine: str, images: Path, work: Path) -> None:
+        """Write the memory of a frozen container to `images`; it stays frozen.
+
+        Raises:
+            BootFailed: it cannot be captured; the container is as before.
+        """
+        places = ("--image-path", images, "--work-path", work)
+        command = ("checkpoint", "--leave-running", *_COMMON, *places, machine)
+        if not await self._run(command, work):
+            raise BootFailed(f"the memory cannot be captured: {_reason(work / 'dump.log')}")
+
+    async def restore(
+        self, machine: str, bundle: Path, images: Path, stdin: int, output: int
+    ) -> None:
+        """Bring a container back from `images`; returns when its processes run.
+
+        `stdin` and `output` take the place of the pipes its first process was started with. The
+        process's id is in `bundle/init.pid`, logs are in `bundle`.
+
+        Raises:
+            BootFailed: it does not come back.
+        """
+        pid_file = bundle / "init.pid"
+        pid_file.unlink(missing_ok=True)
+        places = ("--image-path", images, "--work-path", bundle, "--bundle", bundle)
+        command = ("restore", "--detach", "--pid-file", pid_file, *_COMMON, *places, machine)
+        if not await self._run(command, bundle, stdin, output):
+            raise BootFailed(f"the memory cannot be restored: {_reason(bundle / 'restore.log')}")
+
+    async def _run(
+        self,
+        command: tuple[str | Path, ...],
+        logs: Path,
+        stdin: int = asyncio.subprocess.DEVNULL,
+        output: int = asyncio.subprocess.DEVNULL,
+    ) -> bool:
+        """Run runc with criu in reach, in a process group that ends with it; whether it worked."""
+        path = f"{self.program.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        process = await asyncio.create_subprocess_exec(
+            self._runc.program, "--root", self._runc.root, "--log", logs / "runc.log", *command,
+            stdin=stdin, stdout=output, stderr=output,
+            env={**os.environ, "PATH": path}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            return await asyncio.wait_for(process.wait(), _DEADLINE) == 0
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+            if isinstance(error, TimeoutError):
+                raise BootFailed(f"runc {command[0]} did not end in {_DEADLINE:.0f} s") from None
+            raise
+
+
+def _reason(log: Path) -> str:
+    """The last error criu wrote, and what may be done about it."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _MOST_LOG))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return "criu gave no reason"
+    errors = [
+        match.strip()
+        for match in re.findall(r"Error \([^)]*\): (.*)", text)
+        if "RLIMIT" not in match and "FAILED" not in match and "failed with" not in match
+    ]
+    if not errors:
+        return "criu gave no reason"
+    hint = next((f" ({say})" for word, say in _HINTS.items() if word in errors[-1]), "")
+    return f"{errors[-1][:300]}{hint}"

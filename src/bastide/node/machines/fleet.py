@@ -17,13 +17,12 @@ from bastide.domain.machine import (
     MachineStats,
     MachineStatus,
     Resources,
-    RuntimeAccess,
-    SshAccess,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.node.errors import Conflict, Invalid, NodeError, NotFound
 from bastide.node.events import Events
 from bastide.node.machines.boot import MOST_DOCUMENT, boot_document
+from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
 from bastide.node.machines.machine import Machine
@@ -31,26 +30,6 @@ from bastide.node.process import Ended, Process
 from bastide.node.store import MachineRecord, Store
 
 _log = structlog.get_logger(__name__)
-
-
-class Entry:
-    """One machine known here: its record, what runs it, and its turn-taking."""
-
-    def __init__(self, record: MachineRecord, machine: Machine) -> None:
-        self.record = record
-        self.machine = machine
-        self.lock = asyncio.Lock()
-        self.passing: MachineState | None = None
-        self.gone = False
-
-    @property
-    def state(self) -> MachineState:
-        """What it is doing now."""
-        if self.passing is not None:
-            return self.passing
-        if self.machine.boot_record is not None:
-            return MachineState.PAUSED if self.machine.paused else MachineState.RUNNING
-        return MachineState.FAILED if self.record.error else MachineState.STOPPED
 
 
 class Fleet:
@@ -67,7 +46,7 @@ class Fleet:
         self._events = events
         self._store = Store(host.settings.state_dir)
         self._entries: dict[str, Entry] = {}
-        self._boots = asyncio.Semaphore(host.settings.machines.boot_concurrency)
+        self.boots = asyncio.Semaphore(host.settings.machines.boot_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> int:
@@ -80,11 +59,13 @@ class Fleet:
     async def _adopt(self, entry: Entry) -> bool:
         async with entry.lock:
             boot = await entry.machine.adopt()
+            machine = entry.record.spec.id
+            await asyncio.to_thread(self._host.disks.settle, machine, good=boot is not None)
             if boot is not None:
-                self._watch(entry)
+                self.watch(entry)
             elif entry.record.booted:  # it ended, or the host did, and nobody saw how
                 unseen = MachineExit(at=datetime.now(UTC))
-                await self._note(entry, exit=unseen, booted=False)
+                await self.note(entry, exit=unseen, booted=False)
             return boot is not None
 
     @property
@@ -114,7 +95,7 @@ class Fleet:
 
     async def relink(self, machine: str) -> None:
         """Give a running machine that has lost its network link a new one."""
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
             boot = entry.machine.boot_record
             if boot is not None:
@@ -127,35 +108,64 @@ class Fleet:
             Conflict: it was made from another image.
             Invalid, ImageUnavailable, NoSpace: the document or the host does not allow it.
         """
-        self._check(spec)
+        self.check(spec)
         known = self._entries.get(spec.id)
         if known is not None:
             async with known.lock:
                 if not known.gone:
-                    self._same_image(known, spec)
-                    await self._provide(known.record)
+                    known.check_image(spec)
+                    await self.provide(known.record)
                     return self.status(spec.id)
         return await self._create(spec)
 
     async def _create(self, spec: MachineSpec) -> MachineStatus:
         digest = self._host.images.digest(spec.image)
-        taken = [IdRange(entry.record.first_id) for entry in self._entries.values()]
-        ids = free_range(self._host.settings.machines.id_base, taken)
-        record = MachineRecord(spec=_without_secrets(spec), digest=digest, first_id=ids.first)
-        entry = Entry(record, self._make(spec.id, self._host))
-        # known from here on, so that nobody else is given the same ids
-        self._entries[spec.id] = entry
+        entry = self.enter(spec, digest)
+        record = entry.record
         async with entry.lock:
             try:
                 await asyncio.to_thread(self._store.save, record)
-                await self._provide(record)
+                await self.provide(record)
             except BaseException:
-                await asyncio.shield(self._forget(entry))
+                await asyncio.shield(self.forget(entry))
                 raise
         self._events.emit(spec.id, "created", entry.state)
         return self.status(spec.id)
 
-    async def _provide(self, record: MachineRecord) -> None:
+    def enter(self, spec: MachineSpec, digest: str) -> Entry:
+        """Know a machine from here on, so that nobody else is given the same host ids.
+
+        A machine that was destroyed gets those back that its snapshot holds for it.
+
+        Raises:
+            Conflict: they are somebody else's now.
+        """
+        taken = self.ranges()
+        snapshot = self._host.snapshots.get(spec.id)
+        if snapshot is None:
+            ranges = [*taken, *self._host.snapshots.ranges()]
+            ids = free_range(self._host.settings.machines.id_base, ranges)
+        elif IdRange(snapshot.first_id) in taken:
+            raise Conflict(
+                f"the host ids {snapshot.first_id} of the snapshot of {spec.id} are in use by "
+                "another workspace: delete that one, or this one with its snapshot"
+            )
+        else:
+            ids = IdRange(snapshot.first_id)
+        record = MachineRecord(spec=without_secrets(spec), digest=digest, first_id=ids.first)
+        entry = self._entries[spec.id] = Entry(record, self._make(spec.id, self._host))
+        return entry
+
+    def ranges(self) -> list[IdRange]:
+        """The host ids of all machines."""
+        return [IdRange(entry.record.first_id) for entry in self._entries.values()]
+
+    def find(self, machine: str) -> Entry | None:
+        """One machine, if it is known."""
+        return self._entries.get(machine)
+
+    async def provide(self, record: MachineRecord) -> None:
+        """Have address and disk of a machine."""
         machine, size = record.spec.id, record.spec.resources.disk_mb
         await asyncio.to_thread(self._host.network.reserve, machine)
         await asyncio.to_thread(self._host.disks.create, machine, size)
@@ -168,34 +178,34 @@ class Fleet:
             Conflict: it was made from another image.
             BootFailed, NotReady, NoSpace, ImageUnavailable: it does not come up.
         """
-        self._check(spec)
-        entry = self._entry(spec.id)
+        self.check(spec)
+        entry = self.entry(spec.id)
         async with entry.lock:
-            self._still_there(entry)
-            self._same_image(entry, spec)
+            entry.check_there()
+            entry.check_image(spec)
             if entry.machine.boot_record is not None:
                 return self.status(spec.id)
-            async with self._boots:
+            async with self.boots:
                 await self._boot(entry, spec)
         return self.status(spec.id)
 
     async def _boot(self, entry: Entry, spec: MachineSpec) -> None:
         entry.passing = MachineState.STARTING
         try:
-            await self._note(entry, spec=_without_secrets(spec), exit=None, error=None, booted=True)
-            await self._provide(entry.record)
+            await self.note(entry, spec=without_secrets(spec), exit=None, error=None, booted=True)
+            await self.provide(entry.record)
             ids = IdRange(entry.record.first_id)
             boot = await entry.machine.boot(spec, entry.record.digest, ids)
         except Exception as error:
             entry.passing = None
             text = error.message if isinstance(error, NodeError) else repr(error)
-            await self._note(entry, error=text, booted=False)
+            await self.note(entry, error=text, booted=False)
             self._events.emit(spec.id, "failed", entry.state)
             raise
         finally:
             entry.passing = None
         _log.info("machine.ready", workspace=spec.id, **boot.timings)
-        self._watch(entry)
+        self.watch(entry)
         self._events.emit(spec.id, "started", entry.state)
 
     async def stop(self, machine: str, grace: float) -> MachineStatus:
@@ -204,31 +214,31 @@ class Fleet:
 
     async def kill(self, machine: str) -> MachineStatus:
         """End it at once, also while it starts or stops. The disk stays."""
-        self._interrupt(self._entry(machine))
+        self._interrupt(self.entry(machine))
         return await self._end(machine, lambda found: found.kill())
 
     async def _end(self, machine: str, end: Callable[[Machine], Awaitable[None]]) -> MachineStatus:
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
-            self._still_there(entry)
+            entry.check_there()
             process = entry.machine.process
             if process is not None:
                 entry.passing = MachineState.STOPPING
                 try:
                     await end(entry.machine)
-                    await self._finish(entry, await process.wait(), requested=True)
+                    await self.finish(entry, await process.wait(), requested=True)
                 finally:
                     entry.passing = None
                 self._events.emit(machine, "stopped", entry.state, entry.record.exit)
             elif entry.record.error is not None:
-                await self._note(entry, error=None)  # a failed one that is stopped is stopped
+                await self.note(entry, error=None)  # a failed one that is stopped is stopped
         return self.status(machine)
 
     async def pause(self, machine: str) -> MachineStatus:
         """Freeze it, memory kept. Raises Conflict when it does not run."""
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
-            self._must_run(entry)
+            entry.check_runs()
             if not entry.machine.paused:
                 await entry.machine.pause()
                 self._events.emit(machine, "paused", entry.state)
@@ -236,9 +246,9 @@ class Fleet:
 
     async def resume(self, machine: str) -> MachineStatus:
         """Let it go on. Raises Conflict when it does not run."""
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
-            self._must_run(entry)
+            entry.check_runs()
             if entry.machine.paused:
                 await entry.machine.resume()
                 self._events.emit(machine, "resumed", entry.state)
@@ -251,9 +261,9 @@ class Fleet:
             NotFound, Conflict: there is none, it does not run, or is paused.
             MemoryInUse: it uses more memory than that.
         """
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
-            self._must_run(entry)
+            entry.check_runs()
             if entry.machine.paused:
                 raise Conflict(f"{machine} is paused: resume it first")
             await entry.machine.resize(resources)
@@ -261,13 +271,19 @@ class Fleet:
             spec = entry.record.spec.model_copy(
                 update={"resources": resources.model_copy(update=disk)}
             )
-            await self._note(entry, spec=spec)
+            await self.note(entry, spec=spec)
         return self.status(machine)
 
-    async def delete(self, machine: str) -> None:
-        """Remove machine, disk, address and rules, in any state; unknown is fine."""
+    async def delete(self, machine: str, *, keep_snapshot: bool = False) -> None:
+        """Remove machine, disk, address and rules, in any state; unknown is fine.
+
+        With `keep_snapshot` the last snapshot stays, and with it host ids and address.
+        """
         entry = self._entries.get(machine)
         if entry is None:
+            if not keep_snapshot:
+                await asyncio.to_thread(self._host.snapshots.remove, machine)
+                await asyncio.to_thread(self._host.network.release, machine)
             return
         self._interrupt(entry)
         async with entry.lock:
@@ -275,14 +291,20 @@ class Fleet:
                 return
             entry.passing = MachineState.STOPPING
             await entry.machine.clean()
-            await self._forget(entry)
+            if not keep_snapshot:
+                await asyncio.to_thread(self._host.snapshots.remove, machine)
+            await self.forget(entry)
         self._events.emit(machine, "deleted", MachineState.ABSENT)
 
-    async def _forget(self, entry: Entry) -> None:
-        """The record goes last: until then a repeated deletion finds what is left."""
+    async def forget(self, entry: Entry) -> None:
+        """Remove what is kept of a machine that does not run.
+
+        The record goes last: until then a repeated deletion finds what is left.
+        """
         machine = entry.record.spec.id
         await asyncio.to_thread(self._host.disks.remove, machine)
-        await asyncio.to_thread(self._host.network.release, machine)
+        if self._host.snapshots.get(machine) is None:
+            await asyncio.to_thread(self._host.network.release, machine)
         await asyncio.to_thread(self._store.remove, machine)
         entry.gone = True
         if self._entries.get(machine) is entry:
@@ -291,20 +313,21 @@ class Fleet:
     async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
         """Put a policy in force now and at every later boot. Raises Invalid."""
         self._host.network.check(policy)
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         async with entry.lock:
-            self._still_there(entry)
+            entry.check_there()
             if entry.machine.boot_record is not None:
                 await self._host.network.apply(machine, policy)
             spec = entry.record.spec.model_copy(update={"network": policy})
-            await self._note(entry, spec=spec)
+            await self.note(entry, spec=spec)
         return self.status(machine)
 
     def status(self, machine: str) -> MachineStatus:
         """What it is doing now. Raises NotFound."""
-        entry = self._entry(machine)
+        entry = self.entry(machine)
         boot = entry.machine.boot_record
         address = self._host.network.address(machine)
+        snapshot = self._host.snapshots.get(machine)
         control = None
         if boot is not None and address is not None:
             control = ControlAddress(address=str(address), token=boot.token)
@@ -320,6 +343,7 @@ class Fleet:
             error=entry.record.error,
             control=control,
             resources=entry.record.spec.resources,
+            snapshot=snapshot.shown if snapshot else None,
             timings=boot.timings if boot else {},
         )
 
@@ -329,18 +353,18 @@ class Fleet:
 
     async def stats(self, machine: str) -> MachineStats:
         """Use of a running machine. Raises NotFound, Conflict."""
-        entry = self._entry(machine)
-        self._must_run(entry)
+        entry = self.entry(machine)
+        entry.check_runs()
         return await asyncio.to_thread(entry.machine.stats, entry.record.spec)
 
     async def blocked(self, machine: str) -> BlockedLog:
         """What its firewall refused it lately. Raises NotFound."""
-        self._entry(machine)
+        self.entry(machine)
         return await self._host.network.blocked(machine)
 
     def console(self, machine: str, limit: int) -> bytes:
         """The last `limit` bytes of its boot output. Raises NotFound."""
-        return self._entry(machine).machine.console(limit)
+        return self.entry(machine).machine.console(limit)
 
     async def close(self) -> None:
         """Stop watching. The machines go on."""
@@ -351,8 +375,8 @@ class Fleet:
             if entry.machine.process is not None:
                 entry.machine.process.forget()
 
-    def _watch(self, entry: Entry) -> None:
-        """Notice when it ends by itself."""
+    def watch(self, entry: Entry) -> None:
+        """Notice from now on when it ends by itself."""
         process = entry.machine.process
         if process is not None:
             task = asyncio.create_task(self._notice(entry, process))
@@ -364,10 +388,10 @@ class Fleet:
         async with entry.lock:
             if entry.gone or entry.machine.process is not process:
                 return  # it was stopped, and that is dealt with
-            await self._finish(entry, ended, requested=False)
+            await self.finish(entry, ended, requested=False)
         self._events.emit(entry.record.spec.id, "exited", entry.state, entry.record.exit)
 
-    async def _finish(self, entry: Entry, ended: Ended, *, requested: bool) -> None:
+    async def finish(self, entry: Entry, ended: Ended, *, requested: bool) -> None:
         """Write down how it ended, and remove what it left on the host."""
         kills = await asyncio.to_thread(entry.machine.oom_kills)
         outcome = MachineExit(
@@ -377,7 +401,7 @@ class Fleet:
             oom=kills > 0 and ended.code != 0 and not requested,
             requested=requested,
         )
-        await self._note(entry, exit=outcome, booted=False)
+        await self.note(entry, exit=outcome, booted=False)
         await entry.machine.clean()
 
     def _interrupt(self, entry: Entry) -> None:
@@ -386,39 +410,20 @@ class Fleet:
         if process is not None and entry.lock.locked():
             process.send(signal.SIGKILL)
 
-    async def _note(self, entry: Entry, **changes: object) -> None:
+    async def note(self, entry: Entry, **changes: object) -> None:
+        """Change the record of a machine, on the disk before this returns."""
         entry.record = entry.record.model_copy(update=changes)
         await asyncio.to_thread(self._store.save, entry.record)
 
-    def _check(self, spec: MachineSpec) -> None:
+    def check(self, spec: MachineSpec) -> None:
+        """Refuse a document that cannot be followed. Raises Invalid."""
         self._host.network.check(spec.network)
         if len(boot_document(spec, "", "")) > MOST_DOCUMENT:
             raise Invalid("environment and command together exceed 1 MiB", field="env")
 
-    def _entry(self, machine: str) -> Entry:
+    def entry(self, machine: str) -> Entry:
+        """One machine. Raises NotFound."""
         entry = self._entries.get(machine)
         if entry is None:
             raise NotFound(f"there is no machine {machine} on this node")
         return entry
-
-    def _still_there(self, entry: Entry) -> None:
-        if entry.gone:
-            raise NotFound(f"{entry.record.spec.id} was deleted meanwhile")
-
-    def _must_run(self, entry: Entry) -> None:
-        self._still_there(entry)
-        if entry.machine.boot_record is None:
-            raise Conflict(f"{entry.record.spec.id} does not run: start it first")
-
-    def _same_image(self, entry: Entry, spec: MachineSpec) -> None:
-        if entry.record.spec.image != spec.image:
-            raise Conflict(
-                f"the disk of {spec.id} was made for the image {entry.record.spec.image}: "
-                "delete the workspace to use another"
-            )
-
-
-def _without_secrets(spec: MachineSpec) -> MachineSpec:
-    """What may lie on a disk: no token or SSH key, and no environment, which often holds some."""
-    access, ssh = RuntimeAccess(enabled=spec.runtime.enabled), SshAccess(enabled=spec.ssh.enabled)
-    return spec.model_copy(update={"runtime": access, "ssh": ssh, "env": {}})

@@ -10,8 +10,10 @@ from bastide.node.cgroups import Cgroups, detect
 from bastide.node.disks import Disks
 from bastide.node.errors import NotReady
 from bastide.node.images import Images
+from bastide.node.machines.criu import CONFIG_NAME, HOME, Criu
 from bastide.node.machines.network import MachineNetwork
 from bastide.node.machines.runc import CURRENT, Runc
+from bastide.node.snapshots import Snapshots
 from bastide.settings import Settings
 
 
@@ -25,20 +27,25 @@ class Host:
     disks: Disks
     cgroups: Cgroups
     network: MachineNetwork
+    criu: Criu
+    snapshots: Snapshots
     argv: tuple[str, ...] = AGENT_ARGV
 
     @classmethod
     def of(cls, settings: Settings, network: MachineNetwork) -> Host:
         """The host as the settings say it is."""
         state, run = settings.state_dir.resolve(), settings.run_dir.resolve()
+        runc = Runc(state / "runtime" / CURRENT / "runc", run / "runc")
         return cls(
             settings=settings,
-            runc=Runc(state / "runtime" / CURRENT / "runc", run / "runc"),
+            runc=runc,
             images=Images(state / "images"),
             disks=Disks(state / "disks"),
             # the nft table's name is what sets two nodes on one host apart; so here too
             cgroups=detect(settings.network.table),
             network=network,
+            criu=Criu(state / "runtime" / HOME / "criu", run / CONFIG_NAME, runc),
+            snapshots=Snapshots(state / "snapshots"),
         )
 
     @property
@@ -62,13 +69,13 @@ class Host:
                     f"chmod o+x {directory}"
                 )
 
-    def bundle(self) -> Path:
-        """The agent bundle in force.
+    def bundle(self, name: str = "current") -> Path:
+        """The agent bundle in force, or the one of a digest.
 
         Raises:
-            NotReady: it was not built.
+            NotReady: it is not there.
         """
-        current = self.settings.state_dir.resolve() / "bundle" / "current"
+        current = self.settings.state_dir.resolve() / "bundle" / name
         try:
             return current.resolve(strict=True)
         except OSError:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from bastide.domain.machine import MachineSpec, MachineStats, Resources
 from bastide.node.machines.idrange import IdRange
 from bastide.node.process import Process
+from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord
 
 
@@ -63,6 +64,27 @@ class Machine(ABC):
         Raises:
             MemoryInUse: it uses more memory than that; nothing was changed.
             Unsupported: this tier needs another boot.
+        """
+
+    @abstractmethod
+    async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
+        """Write memory and disk of one moment to the places of `draft`; frozen afterwards.
+
+        With `ending` it will never go on: its connections are cut off first, so that not one byte
+        is acknowledged that the snapshot does not hold.
+
+        Raises:
+            Unsupported: this tier or host cannot.
+            BootFailed, NoSpace: it failed; the machine is as it was before.
+        """
+
+    @abstractmethod
+    async def revive(self, spec: MachineSpec, snapshot: SnapshotRecord, ids: IdRange) -> BootRecord:
+        """Boot from a snapshot and the disk of that moment; returns when its agent is renewed.
+
+        Raises:
+            Unsupported: this tier or host cannot.
+            BootFailed, ImageUnavailable, NotReady: it does not come back; nothing is left of it.
         """
 
     @abstractmethod

@@ -76,12 +76,14 @@ class Container:
     resources: Resources
     cgroup: str
     limits_swap: bool
+    criu: Path
 
 
 def configuration(container: Container) -> dict[str, Any]:
     """The whole `config.json`."""
     return {
         "ociVersion": "1.2.0",
+        "annotations": {"org.criu.config": str(container.criu)},
         "hostname": container.hostname,
         "root": {"path": str(container.rootfs), "readonly": False},
         "process": _process(container),

@@ -1,0 +1,202 @@
+"""Snapshots of machines, taken and brought back, one operation at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from bastide.domain.machine import (
+    MachineSpec,
+    MachineState,
+    MachineStatus,
+    Snapshot,
+    SnapshotAfter,
+)
+from bastide.node.errors import Conflict, NoSnapshot, NotFound
+from bastide.node.events import Events
+from bastide.node.machines.entry import Entry, without_secrets
+from bastide.node.machines.fleet import Fleet
+from bastide.node.machines.host import Host
+from bastide.node.machines.idrange import IdRange
+from bastide.node.snapshots import Draft, SnapshotRecord, open_images, shown
+
+_log = structlog.get_logger(__name__)
+
+
+class Captures:
+    """What may be asked of the snapshots of the machines of `fleet`."""
+
+    def __init__(self, host: Host, fleet: Fleet, events: Events) -> None:
+        self._host = host
+        self._fleet = fleet
+        self._events = events
+
+    def get(self, machine: str) -> Snapshot:
+        """The last snapshot of a machine, also of one that was destroyed. Raises NotFound."""
+        record = self._host.snapshots.get(machine)
+        if record is None:
+            raise NotFound(f"there is no snapshot of {machine}")
+        return record.shown
+
+    async def take(self, machine: str, after: SnapshotAfter | None) -> MachineStatus:
+        """Capture memory and disk; the last snapshot is replaced once the new one is complete.
+
+        Without `after` the machine is afterwards what it was before.
+
+        Raises:
+            NotFound, Conflict: there is none, or it does not run.
+            Unsupported: this node cannot.
+            BootFailed, NoSpace: it failed; the machine is as before, and so is the last snapshot.
+        """
+        entry = self._fleet.entry(machine)
+        async with entry.lock:
+            entry.check_runs()
+            self._host.criu.check()
+            was_paused = entry.machine.paused
+            if after is None:
+                after = SnapshotAfter.PAUSED if was_paused else SnapshotAfter.RESUME
+            try:
+                async with self._host.snapshots.draft(machine) as draft:
+                    await self._take(entry, draft, after)
+            except BaseException:
+                if not was_paused:
+                    await asyncio.shield(entry.machine.resume())
+                raise
+            if after is SnapshotAfter.STOP:
+                await self._end(entry)
+        return self._fleet.status(machine)
+
+    async def _take(self, entry: Entry, draft: Draft, after: SnapshotAfter) -> None:
+        boot, spec = entry.machine.boot_record, entry.record.spec
+        if boot is None:  # pragma: no cover - it was checked with the lock held
+            raise Conflict(f"{spec.id} does not run")
+        ids, was_paused = IdRange(entry.record.first_id), entry.machine.paused
+        await asyncio.to_thread(self._host.disks.check_room)
+        at, began = datetime.now(UTC), time.perf_counter()
+        ending = after is SnapshotAfter.STOP
+        await entry.machine.capture(draft, spec, ending=ending)
+        still = (time.perf_counter() - began) * 1000
+        try:
+            if after is SnapshotAfter.RESUME:
+                await entry.machine.resume()
+            await asyncio.to_thread(open_images, draft.memory)
+            address = self._host.network.address(spec.id)
+            told = await asyncio.to_thread(
+                shown, spec.id, draft, at, spec, taken_ms=round(still, 2),
+                address=str(address) if address else None,
+            )  # fmt: skip
+            record = SnapshotRecord(
+                name=draft.path.name,
+                shown=told,
+                spec=spec,
+                digest=entry.record.digest,
+                bundle=boot.bundle or self._host.bundle().name,
+                first_id=ids.first,
+                boot=boot,
+            )
+            await asyncio.to_thread(self._host.snapshots.keep, spec.id, record)
+        except BaseException:
+            if ending:
+                attach = self._host.network.attach(spec.id, boot.pid, spec.network)
+                await asyncio.shield(attach)
+            raise
+        _log.info("machine.captured", workspace=spec.id, still_ms=told.taken_ms,
+                  memory=told.memory_bytes, disk=told.disk_bytes)  # fmt: skip
+        if after is SnapshotAfter.PAUSED and not was_paused:
+            self._events.emit(spec.id, "paused", entry.state)
+        elif after is SnapshotAfter.RESUME and was_paused:
+            self._events.emit(spec.id, "resumed", entry.state)
+
+    async def _end(self, entry: Entry) -> None:
+        """End a machine at once, as it was asked for."""
+        process = entry.machine.process
+        if process is None:
+            return
+        entry.passing = MachineState.STOPPING
+        try:
+            await entry.machine.kill()
+            await self._fleet.finish(entry, await process.wait(), requested=True)
+        finally:
+            entry.passing = None
+        self._events.emit(entry.record.spec.id, "stopped", entry.state, entry.record.exit)
+
+    async def bring_back(self, spec: MachineSpec) -> MachineStatus:
+        """Put memory and disk of the last snapshot in the place of whatever is there now.
+
+        The machine may run, be stopped, or have been destroyed. Limits, policy and access are
+        those of `spec`.
+
+        Raises:
+            NoSnapshot: there is none.
+            Conflict: its host ids or its address are somebody else's now.
+            Unsupported, NotReady, ImageUnavailable, NoSpace: it cannot be; nothing was changed.
+            BootFailed: it did not come back: the machine is stopped, its disk as before.
+        """
+        self._fleet.check(spec)
+        record = self._host.snapshots.get(spec.id)
+        if record is None:
+            raise NoSnapshot(
+                f"there is no snapshot of {spec.id}: take one with POST /workspace/:id/snapshot"
+            )
+        self._host.criu.check()
+        self._host.bundle(record.bundle)
+        await asyncio.to_thread(self._host.images.mount, record.digest)
+        entry = self._fleet.find(spec.id)
+        fresh = entry is None
+        if entry is None:
+            entry = self._fleet.enter(spec, record.digest)
+        async with entry.lock:
+            entry.check_there()
+            try:
+                await self._check_place(entry, record)
+                if not fresh:
+                    await self._end(entry)
+                async with self._fleet.boots:
+                    await self._revive(entry, spec, record)
+            except BaseException:
+                if fresh:
+                    await asyncio.shield(self._fleet.forget(entry))
+                raise
+        return self._fleet.status(spec.id)
+
+    async def _check_place(self, entry: Entry, record: SnapshotRecord) -> None:
+        """See that host ids and address are those of the snapshot; both are in its memory."""
+        machine = record.spec.id
+        if entry.record.first_id != record.first_id:
+            raise Conflict(
+                f"{machine} has other host ids now ({entry.record.first_id}) than its snapshot "
+                f"({record.first_id}), which cannot be brought back: delete the workspace"
+            )
+        address = str(await asyncio.to_thread(self._host.network.reserve, machine))
+        if address != record.shown.address:
+            raise Conflict(
+                f"{machine} has another address now ({address}) than its snapshot "
+                f"({record.shown.address}), which cannot be brought back"
+            )
+
+    async def _revive(self, entry: Entry, spec: MachineSpec, record: SnapshotRecord) -> None:
+        disk = self._host.snapshots.place(record).disk
+        entry.passing = MachineState.STARTING
+        try:
+            await asyncio.to_thread(self._host.disks.replace, spec.id, disk)
+            good = False
+            try:
+                await self._fleet.note(
+                    entry, spec=without_secrets(spec), digest=record.digest, exit=None,
+                    error=None, booted=True,
+                )  # fmt: skip
+                boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
+                good = True
+            finally:
+                settle = asyncio.to_thread(self._host.disks.settle, spec.id, good=good)
+                await asyncio.shield(settle)
+                if not good:
+                    await asyncio.shield(self._fleet.note(entry, booted=False))
+        finally:
+            entry.passing = None
+        _log.info("machine.restored", workspace=spec.id, **boot.timings)
+        self._fleet.watch(entry)
+        self._events.emit(spec.id, "restored", entry.state)

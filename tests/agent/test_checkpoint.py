@@ -1,0 +1,59 @@
+"""What the agent does around a snapshot of its machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.agent.conftest import Agent, start_agent
+from tests.agent.wire import Wire, new_terminal
+
+RENEWED = {
+    "boot_id": "boot-2",
+    "control": {"token": "dd" * 32},
+    "runtime": {"enabled": True, "token": "ee" * 32},
+}
+
+
+def test_a_resting_terminal_goes_on(agent: Agent) -> None:
+    """Without its own end of the terminal the agent still serves it, and takes it up again."""
+    with agent.client() as http, agent.control() as control, Wire(agent) as live:
+        number = new_terminal(http)
+        live.run(number, "echo before")
+        assert control.post("/control/rest").json() == {"resting": True}
+        assert control.post("/control/rest").status_code == 200
+        live.run(number, "echo meanwhile")
+        assert control.post("/control/wake").json() == {"resting": False}
+        assert control.post("/control/wake").status_code == 200
+        live.run(number, "echo after")
+
+
+def test_a_restored_agent_is_of_a_new_boot(tmp_path: Path) -> None:
+    """Renewing changes identity and tokens and cuts every older connection; tasks go on."""
+    agent = start_agent(tmp_path)
+    try:
+        with agent.client() as http, agent.control() as control:
+            with http.stream("POST", "/exec/stream", json={"cmd": ["sleep", "100"]}) as stream:
+                lines = stream.iter_lines()
+                assert next(lines)
+                answer = control.post("/control/renew", json=RENEWED)
+                assert answer.json() == {"boot_id": "boot-2", "running": True}
+                with pytest.raises(httpx.TransportError):
+                    list(lines)
+            assert control.get("/control/health").status_code == 401
+        with agent.client("dd" * 32, agent.control_port) as control:
+            assert control.get("/control/health").json()["boot_id"] == "boot-2"
+        with agent.client("ee" * 32) as http:
+            tasks = http.get("/exec").json()["tasks"]
+            assert [task["status"] for task in tasks] == ["running"]
+    finally:
+        agent.stop()
+
+
+def test_a_wrong_renewal_changes_nothing(agent: Agent) -> None:
+    """A document that is none is refused, and the old token still holds."""
+    with agent.control() as control:
+        for wrong in ({}, {"control": {"token": "short"}}, {"control": {}, "runtime": 1}):
+            assert control.post("/control/renew", json=wrong).status_code == 400
+        assert control.get("/control/health").json()["status"] == "ok"
