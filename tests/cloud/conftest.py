@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from tests.cloud.cloud import Cloud
 
-from bastide.client import Bastide, Workspace
+from bastide.client import Bastide, NotFoundError, Workspace
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def make_workspace(client: Bastide) -> Iterator[Callable[..., Workspace]]:
 
     yield make
     for workspace in made:
-        client.workspaces.delete(workspace)
+        with suppress(NotFoundError):  # its lease may have removed it
+            client.workspaces.delete(workspace)
 
 
 @pytest.fixture
