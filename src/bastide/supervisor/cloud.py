@@ -17,6 +17,8 @@ from bastide.supervisor.supervisor import Supervisor
 
 # Isolated: neither the directory it is started in nor PYTHON* variables decide what is imported.
 PYTHON = (sys.executable, "-I", "-m")
+_OF_CLIENTS = frozenset({"BASTIDE_CLIENT_ID", "BASTIDE_CLIENT_SECRET", "BASTIDE_TOKEN"})
+_OF_DATABASE = "BASTIDE_DATABASE"
 
 
 def log_directory(settings: Settings) -> Path:
@@ -49,7 +51,7 @@ def services(settings: Settings) -> list[Service]:
         Service(
             "api",
             # It starts as root, makes its directories and gives root up for good.
-            lambda: Launch((*PYTHON, "bastide.api"), env),
+            lambda: Launch((*PYTHON, "bastide.api"), service_environment(database=True)),
             ready=lambda: socket_answers(settings.api_socket, "/healthz"),
         ),
         Service("edge", edge, ready=lambda: address_answers(settings.listen.api, "/healthz")),
@@ -70,7 +72,8 @@ def guard_launch(settings: Settings, me: Process) -> Launch:
     """The guard that watches the supervisor `me`."""
     watched = (str(record_path(settings.run_dir)), str(me.pid), str(me.started))
     command = (*PYTHON, "bastide.supervisor.guard", *watched, *supervisor_command())
-    return Launch(command, service_environment())
+    # The supervisor it starts starts the api.
+    return Launch(command, service_environment(database=True))
 
 
 def cloud_supervisor(
@@ -86,11 +89,23 @@ def cloud_supervisor(
     )
 
 
-def service_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a service gets of the environment: our settings and a known PATH, nothing else."""
+def service_environment(
+    inherited: Mapping[str, str] | None = None, *, database: bool = False
+) -> dict[str, str]:
+    """What a service gets of the environment: our settings and a known PATH, nothing else.
+
+    An operator's own key is for clients and goes to none of them; the database's URL, which may
+    hold a password, only to those who need it (`database`).
+    """
     source = os.environ if inherited is None else inherited
     return {
-        **{name: value for name, value in source.items() if name.startswith("BASTIDE_")},
+        **{
+            name: value
+            for name, value in source.items()
+            if name.startswith("BASTIDE_")
+            and name not in _OF_CLIENTS
+            and (database or not name.startswith(_OF_DATABASE))
+        },
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
     }

@@ -196,3 +196,12 @@ def test_services_get_only_our_settings() -> None:
     assert env["BASTIDE_RUN_DIR"] == "/x"
     assert set(env) == {"BASTIDE_RUN_DIR", "PATH", "LANG"}
     assert "/tmp" not in env["PATH"]
+
+
+def test_secrets_reach_only_the_services_that_use_them() -> None:
+    """An operator's key goes to no service, the database's password to the api alone."""
+    database = {"BASTIDE_DATABASE__URL": "postgresql+asyncpg://u:secret@db/bastide"}
+    given = {"BASTIDE_CLIENT_ID": "i", "BASTIDE_CLIENT_SECRET": "s", "BASTIDE_TOKEN": "t"}
+    plain = service_environment({})
+    assert service_environment({**given, **database}) == plain
+    assert service_environment({**given, **database}, database=True) == {**plain, **database}
