@@ -114,6 +114,7 @@ class Doors:
         self._path = path
         self._subnet = subnet
         self._seen: tuple[int, int, int] | None = None
+        self._read = 0
         self._key = ""
         self._doors: dict[str, Door] = {}
         self._by_key: dict[str, set[str]] = {}
@@ -140,18 +141,19 @@ class Doors:
         self.refresh()
         return frozenset(self._by_password.get(proof, ()))
 
-    def refresh(self) -> bool:
-        """Read the file if it is another one than before; whether it was."""
+    def refresh(self) -> int:
+        """Read the file if it is another one than before; how many times it was read so far."""
         try:
             info = self._path.stat()
             seen = (info.st_ino, info.st_mtime_ns, info.st_size)
         except OSError:
             seen = None
         if seen == self._seen:
-            return False
+            return self._read
         self._seen = seen
+        self._read += 1
         self._take(read_doors(self._path) if seen is not None else DoorFile())
-        return True
+        return self._read
 
     def _take(self, found: DoorFile) -> None:
         self._key = found.key

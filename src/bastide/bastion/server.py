@@ -70,8 +70,11 @@ class Bastion:
 
     async def watch(self) -> None:
         """End what is no longer allowed, soon after the control plane has said so."""
+        known = 0
         while True:
-            if self.doors.refresh():
+            # Any question may have read the file meanwhile: what counts is whether it is news here.
+            if (read := self.doors.refresh()) != known:
+                known = read
                 for guest in tuple(self.guests):
                     guest.review()
             await asyncio.sleep(LOOK_SECONDS)
@@ -245,16 +248,16 @@ class Guest(asyncssh.SSHServer):
             )
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, far = await asyncio.get_running_loop().create_connection(
-                    asyncssh.SSHForwarder, str(door.address), SSH_PORT
-                )
+                far = await connect(str(door.address))
         except OSError:  # a time-out among them
             raise asyncssh.ChannelOpenError(
                 _FAILED, f"the SSH server of {door.ssh_id} does not answer: restart the workspace"
             ) from None
+        if self._proven is None or door.ssh_id not in self._proven():
+            far.close()
+            raise asyncssh.ChannelOpenError(_PROHIBITED, "access was taken back meanwhile")
         passage = Passage(far, self._passages.pop)
         self._passages[passage] = door.ssh_id
-        self.review()  # what was allowed may have been taken back while it was connecting
         log.info("bastion.forwarded", source=self._source, target=door.ssh_id)
         return passage
 
@@ -281,6 +284,17 @@ class Passage(asyncssh.SSHForwarder):
         """End both sides."""
         self._ended(self, None)
         super().close()
+
+
+async def connect(address: str) -> asyncssh.SSHForwarder:
+    """A connection to the SSH port of a workspace.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    _, far = await loop.create_connection(asyncssh.SSHForwarder, address, SSH_PORT)
+    return far
 
 
 def _aimed(username: str, opened: frozenset[str]) -> frozenset[str]:

@@ -25,7 +25,7 @@ SUBNET = IPv4Network("10.211.0.0/16")
 A, B = IPv4Address("10.211.0.2"), IPv4Address("10.211.3.7")
 RESOLVER = IPv4Address("10.99.0.53")
 GATEWAY = IPv4Address("10.211.0.1")
-API, EDGE, ROOT, OTHER = 990, 991, 0, 1000
+API, EDGE, BASTION, ROOT, OTHER = 990, 991, 992, 0, 1000
 PLAN = chains.Plan("t", SUBNET, control_users=(ROOT, API), edge_user=EDGE)
 OPENED = replace(PLAN, allow_private=PRIVATE_RANGES)
 PUBLIC = IPv4Address("203.0.113.9")
@@ -469,4 +469,21 @@ def test_a_change_is_made_of_plain_words_about_one_workspace(
 def test_the_same_policy_is_no_change(policy: NetworkPolicy) -> None:
     """Putting in force what is in force asks nothing of the kernel."""
     state = rules.elements(A, policy, PLAN)
-    assert rules.change_commands(state, state, PLAN) == []
+    assert rules.changes(state, state) == []
+
+
+@pytest.mark.parametrize("user", [ROOT, API, EDGE, BASTION, OTHER])
+@given(policy=policies(), ssh=st.booleans())
+def test_only_the_bastion_reaches_ssh(policy: NetworkPolicy, ssh: bool, user: int) -> None:  # noqa: FBT001
+    """Port 22 is open to the bastion's user while SSH is on, to it alone, and no other port is."""
+    policy = policy.model_copy(update={"ssh": ssh})
+    firewall = Firewall(replace(PLAN, ssh_user=BASTION), {A: policy})
+    by_edge = user == EDGE and policy.public_access and 22 in policy.ingress_ports
+    begun = begin(GATEWAY, A, 22, user=user)
+    assert firewall.passes("output", begun) == (by_edge or (user == BASTION and ssh))
+    if user == BASTION:
+        for port in (21, 80, 9990, CONTROL_PORT):
+            assert not firewall.passes("output", begin(GATEWAY, A, port, user=user))
+    going_on = {**begun, Key.STATE: "established"}
+    admitted = ssh or (policy.public_access and 22 in policy.ingress_ports)
+    assert firewall.passes("output", going_on) == admitted

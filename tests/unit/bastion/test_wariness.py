@@ -1,0 +1,65 @@
+"""Who guesses is slowed, and nobody else."""
+
+from __future__ import annotations
+
+import pytest
+
+from bastide.bastion import wariness
+from bastide.bastion.wariness import FORGIVEN, LAST_DELAY, PATIENCE, Wariness, neighbourhood
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_failure_takes_longer_until_none_is_heard() -> None:
+    """Delays double up to a bound; after ten failures that source may say no more passwords."""
+    clock = Clock()
+    wary = Wariness(clock)
+    delays = [wary.failed("203.0.113.7", "") for _ in range(PATIENCE)]
+    assert delays[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert max(delays) == LAST_DELAY
+    assert not wary.listens("203.0.113.7")
+    assert wary.listens("203.0.113.8")
+    clock.now += FORGIVEN
+    assert wary.listens("203.0.113.7")
+    clock.now += FORGIVEN * PATIENCE
+    assert wary.failed("203.0.113.7", "") == 0.5
+
+
+def test_many_sources_at_one_workspace_are_slowed() -> None:
+    """Guesses at one name add up whoever makes them; the name is never locked out."""
+    wary = Wariness(Clock())
+    delays = [wary.failed(f"203.0.113.{n}", "abc234") for n in range(20)]
+    assert delays[-1] == LAST_DELAY
+    assert wary.failed("203.0.113.200", "xyz789") == 0.5
+    assert wary.listens("203.0.113.201")
+
+
+@pytest.mark.parametrize(
+    ("source", "counted"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("", ""),
+    ],
+)
+def test_who_counts_as_one(source: str, counted: str) -> None:
+    """An IPv6 customer has more addresses than could be counted: the /64 is one."""
+    assert neighbourhood(source) == counted
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten when there are too many."""
+    monkeypatch.setattr(wariness, "REMEMBERED", 3)
+    wary = Wariness(Clock())
+    for number in range(10):
+        wary.failed(f"203.0.113.{number}", "")
+    assert len(wary._sources._until) == 3
+    assert wary.failed("203.0.113.0", "") == 0.5
