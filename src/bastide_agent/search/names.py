@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from bastide_agent.pattern import compiled
 
 TIME_LIMIT = 10.0  # seconds for one walk
+MAX_DEPTH = 256  # directories below each other; one descriptor each
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
 PSEUDO = frozenset(("proc", "sys", "dev", ".bastide"))  # below /: not files of the workspace
 
 
@@ -35,36 +38,81 @@ def find(
     return found, False
 
 
+class Filter:
+    """What of a tree is looked at."""
+
+    def __init__(self, root: str, *, hidden: bool, ignore: list[str]) -> None:
+        self._hidden = hidden
+        self._ignored = ignoring(ignore)
+        at_top = os.path.samefile(root, "/")  # noqa: PTH121  (pathlib is dear to import)
+        self._top = PSEUDO if at_top else frozenset()
+
+    def keeps(self, prefix: str, name: str) -> bool:
+        """Whether an entry of the directory `prefix` (with its slash, relative) counts."""
+        if (name[0] == "." and not self._hidden) or (not prefix and name in self._top):
+            return False
+        return self._ignored is None or not (
+            self._ignored.match(name) or self._ignored.match(prefix + name)
+        )
+
+
 def walk(root: str, deadline: float, *, hidden: bool, ignore: list[str]) -> Iterator[str | None]:
-    """The relative paths of everything that is no directory; None when the time is over."""
-    ignored = ignoring(ignore)
-    at_top = PSEUDO if os.path.samefile(root, "/") else frozenset()  # noqa: PTH121
-    stack = [""]
-    while stack:
-        prefix = stack.pop()
-        if time.monotonic() > deadline:
-            yield None
-            return
-        try:
-            with os.scandir(f"{root}/{prefix}") as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        folders: list[str] = []
-        for entry in listing:
-            name, path = entry.name, prefix + entry.name
-            if (name[0] == "." and not hidden) or (not prefix and name in at_top):
-                continue
-            if ignored is not None and (ignored.match(name) or ignored.match(path)):
-                continue
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{path}/")
-                    continue
-            except OSError:
-                continue
-            yield path
-        stack.extend(reversed(folders))
+    """The relative paths of everything that is no directory; None when the time is over.
+
+    Every directory is opened below the one before it and never through a link, whatever a
+    program in the workspace swaps meanwhile. Below `MAX_DEPTH` directories nothing is looked at.
+    """
+    keeps = Filter(root, hidden=hidden, ignore=ignore).keeps
+    open_directories: list[tuple[int, str, list[str]]] = []
+    try:
+        fd: int | None = os.open(root, DIRECTORY)
+        prefix = ""
+        while True:
+            if fd is not None:
+                folders: list[str] = []
+                open_directories.append((fd, prefix, folders))
+                if time.monotonic() > deadline:
+                    yield None
+                    return
+                for name, is_folder in _entries(fd):
+                    if not keeps(prefix, name):
+                        continue
+                    if is_folder:
+                        folders.append(name)
+                    else:
+                        yield prefix + name
+                folders.reverse()
+            while open_directories and not open_directories[-1][2]:
+                os.close(open_directories.pop()[0])
+            if not open_directories:
+                return
+            above, outer, folders = open_directories[-1]
+            name = folders.pop()
+            prefix = f"{outer}{name}/"
+            fd = _open(name, above) if len(open_directories) < MAX_DEPTH else None
+    finally:
+        for fd, _, _ in open_directories:
+            os.close(fd)
+
+
+def _entries(fd: int) -> list[tuple[str, bool]]:
+    """Names in a directory and whether each is one itself, sorted; nothing when unreadable."""
+    found: list[tuple[str, bool]] = []
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    found.append((entry.name, entry.is_dir(follow_symlinks=False)))
+    except OSError:
+        return []
+    return sorted(found)
+
+
+def _open(name: str, above: int) -> int | None:
+    try:
+        return os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except OSError:
+        return None
 
 
 def ignoring(patterns: list[str]) -> re.Pattern[str] | None:
