@@ -16,6 +16,7 @@ PROTECTED = (
 )  # fmt: skip
 MAX_LEVELS = 64  # directories held open; deeper ones are moved up first
 BATCH = 1024  # directories noted in one look at a directory
+RACES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY)
 LOOKS = 10_000  # looks that found more than the one before, until we call it a race lost
 
 
@@ -91,10 +92,10 @@ def _remove_tree(name: str, dir_fd: int) -> None:
                 stack.pop()
                 try:
                     os.rmdir(name, dir_fd=stack[-1][1] if stack else dir_fd)
-                except FileNotFoundError:
-                    if not stack:
+                    looks += 1
+                except OSError as error:  # swapped, gone or filled again: the next look shows
+                    if not stack or error.errno not in RACES:
                         raise
-                looks += 1
                 continue
             inner = folders.pop()
             try:
@@ -106,7 +107,7 @@ def _remove_tree(name: str, dir_fd: int) -> None:
                     place = f".bastide-{os.urandom(8).hex()}"
                     os.rename(inner, place, src_dir_fd=fd, dst_dir_fd=first)
             except OSError as error:  # swapped or gone: the next look shows
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                if error.errno not in RACES:
                     raise
     finally:
         for _, fd, _ in stack:

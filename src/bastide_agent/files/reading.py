@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 from bastide_agent.files.place import opened_file, read_all
 from bastide_agent.http.errors import ApiError
 from bastide_agent.limits import share_of_memory
 
 BLOCK = 1 << 20
+SCAN_SECONDS = 30.0  # for finding a line; some files of the kernel never end
 
 
 def read_limit() -> int:
@@ -23,6 +25,12 @@ def too_large(path: str, limit: int) -> ApiError:
         "or download it with /files/transfer/download"
     )
     return ApiError(413, "payload_too_large", message, {"limit_bytes": limit})
+
+
+def too_far(path: str, line: int) -> ApiError:
+    """A 504 for lines that cannot be found in time."""
+    message = f"{path[:512]}: line {line} was not found within {SCAN_SECONDS:.0f} seconds"
+    return ApiError(504, "timeout", message)
 
 
 def count_lines(data: bytes) -> int:
@@ -78,15 +86,19 @@ def read_lines(path: str, first: int, last: int | None) -> tuple[bytes, int]:
     The file may be of any size; only the range is bounded.
 
     Raises:
-        ApiError: 413 when the range is above the limit; 400, 403, 404.
+        ApiError: 413 when the range is above the limit; 400, 403, 404; 504 when the lines are
+            too far from the beginning to be found in time.
     """
     limit = read_limit()
+    deadline = time.monotonic() + SCAN_SECONDS
     out: list[bytes] = []
     size = 0
     line = 1
     with opened_file(path) as (fd, info):
         try:
             while (last is None or line <= last) and (data := os.read(fd, BLOCK)):
+                if time.monotonic() > deadline:
+                    raise too_far(path, first)
                 piece, line = _cut(data, line, first, last)
                 size += len(piece)
                 if size > limit:
