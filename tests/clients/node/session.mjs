@@ -265,6 +265,41 @@ describe('the vendor client', { timeout: 600_000 }, () => {
     await client.workspaces.stop(workspace.id);
     const got = await client.workspaces.get(workspace.id);
     assert.equal(got.info.status, 'stopped');
+  it('is entered by SSH', async () => {
+    const ssh = client.workspaces.ssh;
+    const off = await ssh.status(workspace.id);
+    assert.equal(off.ssh_enabled, false);
+    assert.equal(off.connection, null);
+
+    const enabled = await ssh.enable(workspace.id);
+    assert.equal(enabled.ssh_enabled, true);
+    assert.match(enabled.ssh_password, /^\w{12}$/);
+    const { connection } = await ssh.status(workspace.id);
+    assert.equal(connection.user, 'root');
+    assert.equal(connection.host, enabled.ssh_id);
+    // The vendor's command line runs nothing else, and splits it as is done here.
+    const [program, ...words] = connection.command.split(/\s+/).filter(Boolean);
+    assert.equal(program, 'ssh');
+
+    await ssh.setPassword(workspace.id, { password: 'a password of my own', user: 'root' });
+    assert.equal((await ssh.status(workspace.id)).ssh_password_changed, true);
+    const home = mkdtempSync(join(tmpdir(), 'vendor-ssh-'));
+    try {
+      const key = join(home, 'key');
+      execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key]);
+      await ssh.setKey(workspace.id, { public_key: readFileSync(`${key}.pub`, 'utf8').trim() });
+      assert.equal((await ssh.status(workspace.id)).ssh_key_set, true);
+      const config = join(home, 'config');
+      writeFileSync(config, `IdentityFile ${key}\nUserKnownHostsFile ${home}/known\nStrictHostKeyChecking accept-new\nBatchMode yes\n`);
+      const said = execFileSync(program, ['-F', config, ...words, 'echo "$GREETING"'], { encoding: 'utf8' });
+      assert.equal(said, 'hello from env\n');
+    } finally {
+      rmSync(home, { recursive: true });
+    }
+    await ssh.disable(workspace.id);
+    assert.equal((await ssh.status(workspace.id)).ssh_enabled, false);
+  });
+
     assert.equal(got.info.is_running, false);
     assert.equal((await client.workspaces.lifecycle.get(workspace.id)).status, 'stopped');
     await assert.rejects(runtime.exec.run(['true']), (error) => {
