@@ -100,10 +100,6 @@ class Workspaces:
         """The workspace an earlier request with this key made."""
         return await self._one(Workspace.account_id == account_id, Workspace.idempotency_key == key)
 
-    async def by_address(self, address: str) -> Workspace | None:
-        """The workspace last seen at a private address."""
-        return await self._one(Workspace.address == address)
-
     async def deleted_among(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that were workspaces here and are deleted."""
         if not ids:

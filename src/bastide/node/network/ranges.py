@@ -1,8 +1,8 @@
 """Address ranges a workspace may not reach, whatever its policy.
 
-`NEVER` is what no packet of a workspace may be sent to at all. Closed too, but for the name
-servers at port 53, are `METADATA`, services of cloud providers outside `NEVER`, and the private
-ranges of the settings, of which `network.allow_private` opens parts.
+`NEVER` is what no packet of a workspace may be sent to at all. Closed too are `METADATA`, services
+of cloud providers outside `NEVER`, and the private ranges of the settings, of which
+`network.allow_private` opens parts.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
 from bastide.settings import PRIVATE_RANGES
-
-EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 NEVER = (
     IPv4Network("0.0.0.0/8"),  # "this host"
