@@ -149,6 +149,13 @@ def test_ranges_never_meet() -> None:
         free_range(2**32 - SIZE, [])
 
 
+def test_ranges_given_from_another_base_are_not_shared() -> None:
+    """A changed `id_base` gives nobody an id that another machine has."""
+    for first in (1_000_000, 1_000_000 - 1, 1_000_001, 1_000_000 + SIZE // 2):
+        found = free_range(1_000_000, [IdRange(first)])
+        assert found.first >= first + SIZE or found.first + SIZE <= first
+
+
 def test_records_come_back(tmp_path: Path) -> None:
     """A record is read as it was saved; a directory of another name or a broken file is not."""
     store = Store(tmp_path)

@@ -27,14 +27,18 @@ class IdRange:
 
 
 def free_range(base: int, taken: Iterable[IdRange]) -> IdRange:
-    """The lowest range from `base` on that is nobody's.
+    """The lowest range from `base` on that shares no id with anybody's.
+
+    Those of others may begin anywhere: `base` was another one when they were given.
 
     Raises:
         Conflict: every id of the host is given away.
     """
-    used = {ids.first for ids in taken}
-    for first in range(base, _LAST_ID - SIZE, SIZE):
-        if first not in used:
+    firsts = {ids.first for ids in taken}
+    used = {(first - base) // SIZE for first in firsts}
+    used |= {(first + SIZE - 1 - base) // SIZE for first in firsts}
+    for number, first in enumerate(range(base, _LAST_ID - SIZE, SIZE)):
+        if number not in used:
             return IdRange(first)
     raise Conflict("every range of host ids is in use: delete workspaces, or lower id_base")
 
