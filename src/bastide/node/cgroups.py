@@ -1,20 +1,26 @@
 """What the kernel counts for one machine, on cgroup v1, the hybrid layout and v2.
 
-runc makes the cgroups and sets the limits; here they are only read, and what is left of dead
-machines is removed. The v2 part follows the kernel's documentation and is untested: the machines
-this was written on have every controller on v1.
+runc makes the cgroups and sets the limits; here they are read, machines are frozen and thawed
+(without a process of the runtime, which would take longer than the kernel), and what is left of
+dead machines is removed. The v2 part follows the kernel's documentation and is untested: the
+machines this was written on have every controller on v1.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+_FREEZE_TIMEOUT = 5.0
+_TURN = 0.0005
+"""Seconds the kernel is given to stop a process before it is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,19 @@ class Cgroups(ABC):
     @abstractmethod
     def usage(self, machine: str) -> Usage:
         """Use now. Raises OSError when the machine has no cgroup."""
+
+    @abstractmethod
+    def freeze(self, machine: str) -> None:
+        """Stop every process of the machine where it is. Blocks until all stand still.
+
+        Raises:
+            OSError: it has no cgroup, or the kernel did not manage within some seconds; then the
+                machine goes on.
+        """
+
+    @abstractmethod
+    def thaw(self, machine: str) -> None:
+        """Let every process go on. Raises OSError when the machine has no cgroup."""
 
     @abstractmethod
     def oom_kills(self, machine: str) -> int:
@@ -120,6 +139,26 @@ class CgroupsV1(Cgroups):
             pids=_number(self._file("pids", machine, "pids.current")),
         )
 
+    def freeze(self, machine: str) -> None:
+        """By `freezer.state`. A process that forks meanwhile can keep it from settling: so anew."""
+        state = self._file("freezer", machine, "freezer.state")
+
+        def settled() -> bool:
+            state.write_text("FROZEN")
+            if state.read_text().strip() == "FROZEN":
+                return True
+            time.sleep(_TURN)
+            if state.read_text().strip() == "FROZEN":
+                return True
+            state.write_text("THAWED")
+            return False
+
+        _until(settled, machine)
+
+    def thaw(self, machine: str) -> None:
+        """By `freezer.state`."""
+        self._file("freezer", machine, "freezer.state").write_text("THAWED")
+
     def oom_kills(self, machine: str) -> int:
         """From `memory.oom_control`."""
         with suppress(OSError):
@@ -152,6 +191,20 @@ class CgroupsV2(Cgroups):
             pids=_number(directory / "pids.current"),
         )
 
+    def freeze(self, machine: str) -> None:
+        """By `cgroup.freeze`; `cgroup.events` tells when it is done."""
+        directory = self.root / self.parent / machine
+        (directory / "cgroup.freeze").write_text("1")
+        try:
+            _until(lambda: _keys(directory / "cgroup.events").get("frozen") == 1, machine)
+        except OSError:
+            self.thaw(machine)
+            raise
+
+    def thaw(self, machine: str) -> None:
+        """By `cgroup.freeze`."""
+        (self.root / self.parent / machine / "cgroup.freeze").write_text("0")
+
     def oom_kills(self, machine: str) -> int:
         """From `memory.events`."""
         with suppress(OSError):
@@ -175,6 +228,15 @@ def kill_all(cgroups: Cgroups, machine: str) -> int:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     return len(processes)
+
+
+def _until(settled: Callable[[], bool], machine: str) -> None:
+    """Try until it is done. Raises TimeoutError, which is an OSError."""
+    deadline = time.monotonic() + _FREEZE_TIMEOUT
+    while not settled():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the processes of {machine} do not stand still")
+        time.sleep(_TURN)
 
 
 def _number(path: Path) -> int:

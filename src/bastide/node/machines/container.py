@@ -224,14 +224,17 @@ class Container(Machine):
     async def pause(self) -> None:
         """See `Machine.pause`."""
         if not self.paused:
-            await self._host.runc.pause(self.id)
+            try:
+                await asyncio.to_thread(self._host.cgroups.freeze, self.id)
+            except OSError as error:
+                raise Conflict(f"{self.id} cannot be frozen: {error}") from error
             self.paused = True
 
     async def resume(self) -> None:
         """See `Machine.resume`."""
         if self.paused:
-            with suppress(BootFailed):  # it may have ended meanwhile
-                await self._host.runc.resume(self.id)
+            with suppress(FileNotFoundError):  # it may have ended meanwhile
+                await asyncio.to_thread(self._host.cgroups.thaw, self.id)
             self.paused = False
         if self._resting:
             self._resting = False

@@ -129,14 +129,6 @@ class Runc:
         """
         await self._run("start", machine)
 
-    async def pause(self, machine: str) -> None:
-        """Freeze every process. Raises BootFailed when the kernel does not."""
-        await self._run("pause", machine)
-
-    async def resume(self, machine: str) -> None:
-        """Thaw every process. Raises BootFailed when the kernel does not."""
-        await self._run("resume", machine)
-
     async def update(
         self, machine: str, *, memory: int, swap: bool, quota: int, period: int
     ) -> None:
