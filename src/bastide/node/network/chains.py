@@ -39,6 +39,7 @@ from bastide.node.network.ruleset import (
     Remembered,
     Rule,
     Verdict,
+    Within,
     match,
     rule,
 )
@@ -48,11 +49,13 @@ DOORS = "doors"  # workspace . port: its open ports
 EDGE = "edge"  # workspace . port: those the edge may use
 SSH = "ssh"  # workspace: the bastion may use its SSH port
 LINKED = "linked"  # workspace . caller: workspaces that may call it
-CALLERS = "callers"  # workspace . range: others that may
+CALLED = "called"  # workspace: others may, from the ranges in the sets below
+CALLERS = "callers"  # and a length, workspace . range of that length
 ONLINE = "online"  # workspace: it may begin connections at any port
 OUT_PORTS = "out_ports"  # workspace . port: only at these
 ANYWHERE = "anywhere"  # workspace: with any destination
-RANGES = "ranges"  # workspace . range: with these
+RANGED = "ranged"  # workspace: with the ranges in the sets below
+RANGES = "ranges"  # and a length, workspace . range of that length
 LEAVE_AS = "leave_as"  # map, workspace : address: what the outside sees it as
 RESOLVED = "resolved"  # workspace . address, timed: given out by the resolver for a listed name
 ACTIVE = "active"  # the same, as long as a connection is used
@@ -60,23 +63,26 @@ CONNECTIONS = "connections"  # counts connections per workspace
 QUESTIONS = "questions"  # counts questions to the resolver
 REFUSED, LOGGED = "refused", "logged"  # count packets refused, and those told of
 
+_LENGTHS = range(1, 33)
 _PAIR = "type ipv4_addr . ipv4_addr"
 _DOOR = "type ipv4_addr . inet_service"
-# More than one element for each workspace, fewer than would hurt the host.
+# What workspaces fill by themselves is bounded.
 _SIZE = "size 1048576"
 SETS = {
     OWN: "type ifname . ipv4_addr",
-    DOORS: f"{_DOOR}; {_SIZE}",
-    EDGE: f"{_DOOR}; {_SIZE}",
+    DOORS: _DOOR,
+    EDGE: _DOOR,
     SSH: "type ipv4_addr",
-    LINKED: f"{_PAIR}; {_SIZE}",
-    CALLERS: f"{_PAIR}; flags interval",
+    LINKED: _PAIR,
+    CALLED: "type ipv4_addr",
     ONLINE: "type ipv4_addr",
-    OUT_PORTS: f"{_DOOR}; {_SIZE}",
+    OUT_PORTS: _DOOR,
     ANYWHERE: "type ipv4_addr",
-    RANGES: f"{_PAIR}; flags interval",
+    RANGED: "type ipv4_addr",
+    **{f"{name}{length}": _PAIR for name in (CALLERS, RANGES) for length in _LENGTHS},
 }
-"""What a policy is written in."""
+"""What a policy is written in. None has a size: the kernel would allot all of it at once. Ranges
+have a set for each length: one set of all of them would be slow to take something out of."""
 SECONDS_ACTIVE = 3600
 TIMED = {
     RESOLVED: f"{_PAIR}; {_SIZE}; flags timeout; timeout 1h",
@@ -144,7 +150,21 @@ def base_chains(plan: Plan) -> tuple[Chain, ...]:
             "door",
             (
                 rule(Verdict.ACCEPT, Member(_COMING, LINKED)),
-                rule(Verdict.ACCEPT, Member(_COMING, CALLERS)),
+                rule(Jump(CALLERS), Member((Key.RESPONDER,), CALLED)),
+            ),
+        ),
+        Chain(
+            CALLERS,
+            tuple(
+                rule(Verdict.ACCEPT, Within(_COMING, f"{CALLERS}{length}", length))
+                for length in _LENGTHS
+            ),
+        ),
+        Chain(
+            RANGES,
+            tuple(
+                rule(Jump("permitted"), Within(_GOING, f"{RANGES}{length}", length))
+                for length in _LENGTHS
             ),
         ),
         _outside(),
@@ -251,7 +271,7 @@ def _outside() -> Chain:
         "outside",
         (
             rule(permitted, Member((Key.INITIATOR,), ANYWHERE)),
-            rule(permitted, Member(_GOING, RANGES)),
+            rule(Jump(RANGES), Member((Key.INITIATOR,), RANGED)),
             rule(permitted, established, Member(_GOING, RESOLVED), used),
             rule(permitted, Member(_GOING, RESOLVED)),
             rule(permitted, established, Member(_GOING, ACTIVE), used),

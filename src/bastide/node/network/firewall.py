@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from bastide.domain.network import NetworkPolicy
@@ -15,7 +15,8 @@ from bastide.node.network.admission import Admission, admit
 from bastide.node.network.nft import Nft
 from bastide.node.network.permits import Granted, Permits
 from bastide.node.network.ranges import NEVER, closed
-from bastide.node.network.ruleset import Element
+from bastide.node.network.ruleset import Element, Part
+from bastide.node.network.setelements import Change, SetElements
 
 _State = frozenset[Element]
 _NOTHING: _State = frozenset()
@@ -32,6 +33,7 @@ class Firewall:
     def __init__(self, plan: chains.Plan) -> None:
         self.plan = plan
         self._nft = Nft()
+        self._sets = SetElements()
         self._held: dict[IPv4Address, _State] = {}
         self._permits = Permits()
         # Permits come between changes, and a permit must not be written after its name is gone.
@@ -145,13 +147,13 @@ class Firewall:
             for workspace, name, addresses, ttl in asked:
                 fine = [one for one in addresses if not any(one in network for network in never)]
                 granted.append((workspace, self._permits.grant(workspace, name, fine, ttl, now)))
-            lines = [
-                line
+            changes = [
+                change
                 for workspace, grant in granted
-                for line in rules.resolved_commands(workspace, grant.lifetimes, self.plan)
+                for change in rules.resolved(workspace, grant.lifetimes)
             ]
             try:
-                await self._run(lines)
+                await self._make(changes)
             except NotReady:
                 for workspace, grant in granted:
                     self._permits.unwritten(workspace, grant.lifetimes)
@@ -170,28 +172,25 @@ class Firewall:
     def close(self) -> None:
         """Let go of it; everything stays in force."""
         self._nft.close()
+        self._sets.close()
 
     async def _change(
         self, address: IPv4Address, wanted: _State, gone: Iterable[IPv4Address]
     ) -> None:
         before = self._held.get(address, _NOTHING)
-        await self._run(
-            [
-                *rules.change_commands(before, wanted, self.plan),
-                *rules.forgotten_commands(address, gone, self.plan),
-            ]
-        )
+        await self._make([*rules.changes(before, wanted), *rules.forgotten(address, gone)])
 
     def _adopt(self) -> None:
         """Read what is in the table."""
         found: dict[IPv4Address, set[Element]] = {}
         for name in chains.SETS:
             for element in self._nft.elements("set", self.plan.table, name):
-                address, key = _key_of(element, quoted=name == chains.OWN)
-                found.setdefault(address, set()).add(Element(name, key))
+                address, parts = _parts_of(name, element)
+                found.setdefault(address, set()).add(Element(name, parts))
         for key, value in self._nft.elements("map", self.plan.table, chains.LEAVE_AS):
-            element = Element(chains.LEAVE_AS, str(key), str(value))
-            found.setdefault(IPv4Address(key), set()).add(element)
+            address = IPv4Address(key)
+            element = Element(chains.LEAVE_AS, (address,), IPv4Address(value))
+            found.setdefault(address, set()).add(element)
         self._held = {address: frozenset(one) for address, one in found.items()}
         now = time.monotonic()
         for name in chains.TIMED:
@@ -201,7 +200,7 @@ class Firewall:
 
     def _present(self) -> set[IPv4Address]:
         own = self._nft.elements("set", self.plan.table, chains.OWN)
-        return {_key_of(element, quoted=True)[0] for element in own}
+        return {_parts_of(chains.OWN, element)[0] for element in own}
 
     def _timed(self, name: str) -> dict[tuple[str, str], int]:
         """The elements of a timed set, with the seconds they have left."""
@@ -210,23 +209,27 @@ class Firewall:
             for element in self._nft.elements("set", self.plan.table, name)
         }
 
+    async def _make(self, changes: list[Change]) -> None:
+        if changes:
+            await asyncio.to_thread(self._sets.change, self.plan.table, changes)
+
     async def _run(self, commands: list[str]) -> None:
         if commands:
             await asyncio.to_thread(self._nft.run, "\n".join(commands))
 
 
-def _key_of(element: Any, *, quoted: bool) -> tuple[IPv4Address, str]:
-    """The workspace an element is of, and its key as `rules.elements` writes it."""
+def _parts_of(name: str, element: Any) -> tuple[IPv4Address, tuple[Part, ...]]:
+    """The workspace an element is of, and its key as `rules.elements` has it."""
     if isinstance(element, str):
-        return IPv4Address(element), element
-    first, second = map(_text, element["concat"])
-    if quoted:
-        return IPv4Address(second), f'"{first}" . {second}'
-    return IPv4Address(first), f"{first} . {second}"
-
-
-def _text(part: Any) -> str:
-    if not isinstance(part, dict):
-        return str(part)
-    prefix = part["prefix"]
-    return f"{prefix['addr']}/{prefix['len']}"
+        address = IPv4Address(element)
+        return address, (address,)
+    first, second = element["concat"]
+    if name == chains.OWN:
+        return IPv4Address(second), (str(first), IPv4Address(second))
+    address = IPv4Address(first)
+    if isinstance(second, int):
+        return address, (address, second)
+    length = name.removeprefix(chains.CALLERS).removeprefix(chains.RANGES)
+    if length.isdigit():
+        return address, (address, IPv4Network(f"{second}/{length}"))
+    return address, (address, IPv4Address(second))

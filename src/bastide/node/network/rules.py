@@ -9,6 +9,7 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node.network.admission import Admission, admit
 from bastide.node.network.chains import (
     ANYWHERE,
+    CALLED,
     CALLERS,
     COUNTING,
     DOORS,
@@ -18,6 +19,7 @@ from bastide.node.network.chains import (
     ONLINE,
     OUT_PORTS,
     OWN,
+    RANGED,
     RANGES,
     RESOLVED,
     SETS,
@@ -27,7 +29,8 @@ from bastide.node.network.chains import (
     base_chains,
 )
 from bastide.node.network.names import host_end
-from bastide.node.network.ruleset import Element
+from bastide.node.network.ruleset import Element, Part
+from bastide.node.network.setelements import Change
 
 
 def elements(address: IPv4Address, policy: NetworkPolicy, plan: Plan) -> frozenset[Element]:
@@ -37,34 +40,36 @@ def elements(address: IPv4Address, policy: NetworkPolicy, plan: Plan) -> frozens
         Invalid: an entry of the policy is not allowed; `details["field"]` names its list.
     """
     admission = admit(policy, plan.subnet, plan.pool)
-    pairs: list[tuple[str, object]] = [
+    pairs: list[tuple[str, Part | None]] = [
         *((DOORS, port) for port in admission.ports),
         *((LINKED, caller) for caller in admission.callers),
-        *((CALLERS, source) for source in admission.sources),
+        *((f"{CALLERS}{source.prefixlen}", source) for source in admission.sources),
     ]
+    if admission.sources:
+        pairs.append((CALLED, None))
     if admission.edge:
         pairs += [(EDGE, port) for port in admission.ports]
     if admission.ssh:
         pairs.append((SSH, None))
     if admission.internet:
         pairs += _leaving(admission)
-    found = {Element(OWN, f'"{host_end(address)}" . {address}')}
+    found = {Element(OWN, (host_end(address), address))}
     for name, value in pairs:
-        found.add(Element(name, str(address) if value is None else f"{address} . {value}"))
+        found.add(Element(name, (address,) if value is None else (address, value)))
     if admission.outbound is not None:
-        found.add(Element(LEAVE_AS, str(address), str(admission.outbound)))
+        found.add(Element(LEAVE_AS, (address,), admission.outbound))
     return frozenset(found)
 
 
-def _leaving(admission: Admission) -> list[tuple[str, object]]:
+def _leaving(admission: Admission) -> list[tuple[str, Part | None]]:
     """None stands for an element that is the workspace alone."""
     return [
         *((OUT_PORTS, port) for port in admission.destination_ports),
         *([] if admission.destination_ports else [(ONLINE, None)]),
+        (ANYWHERE if admission.anywhere else RANGED, None),
         *(
-            [(ANYWHERE, None)]
-            if admission.anywhere
-            else [(RANGES, network) for network in admission.ranges]
+            (f"{RANGES}{network.prefixlen}", network)
+            for network in (() if admission.anywhere else admission.ranges)
         ),
     ]
 
@@ -88,63 +93,61 @@ def setup_commands(plan: Plan) -> list[str]:
     ]
 
 
-def change_commands(before: frozenset[Element], after: frozenset[Element], plan: Plan) -> list[str]:
-    """One transaction from one state of a workspace to another; empty when they are the same."""
+def changes(before: frozenset[Element], after: frozenset[Element]) -> list[Change]:
+    """From one state of a workspace to another; empty when they are the same.
+
+    What goes comes first: ranges of one workspace must not overlap.
+    """
     return [
-        *(element.delete(plan.table) for element in sorted(before - after)),
-        *(element.add(plan.table) for element in sorted(after - before)),
+        *(Change(element, add=False) for element in before - after),
+        *(Change(element) for element in after - before),
     ]
 
 
 def filling_commands(states: Iterable[frozenset[Element]], plan: Plan) -> list[str]:
     """Put many workspaces' elements into empty sets, as few commands as possible."""
-    keys: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for state in states:
-        for element in sorted(state):
-            value = f" : {element.value}" if element.value else ""
-            keys.setdefault(element.name, []).append(f"{element.key}{value}")
+        for element in state:
+            found.setdefault(element.name, []).append(str(element))
     return [
-        f"add element inet {plan.table} {name} {{ {', '.join(found)} }}"
-        for name, found in keys.items()
+        f"add element inet {plan.table} {name} {{ {', '.join(elements)} }}"
+        for name, elements in found.items()
     ]
 
 
-def resolved_commands(
-    workspace: IPv4Address, lifetimes: Mapping[IPv4Address, int], plan: Plan
-) -> list[str]:
+def resolved(workspace: IPv4Address, lifetimes: Mapping[IPv4Address, int]) -> list[Change]:
     """Let a workspace reach addresses for some seconds, from now, whatever was said before."""
-    lines = []
+    found = []
     for address, seconds in lifetimes.items():
-        element = f"{workspace} . {address}"
+        element = Element(RESOLVED, (workspace, address))
         # Older kernels keep the timeout of an element that is there: it is taken out and put in,
         # which no packet sees, as it is one transaction.
-        lines += [
-            f"add element inet {plan.table} {RESOLVED} {{ {element} }}",
-            f"delete element inet {plan.table} {RESOLVED} {{ {element} }}",
-            f"add element inet {plan.table} {RESOLVED} {{ {element} timeout {seconds}s }}",
+        found += [
+            Change(element),
+            Change(element, add=False),
+            Change(element, seconds=seconds),
         ]
-    return lines
+    return found
 
 
-def forgotten_commands(
-    workspace: IPv4Address, addresses: Iterable[IPv4Address], plan: Plan
-) -> list[str]:
+def forgotten(workspace: IPv4Address, addresses: Iterable[IPv4Address]) -> list[Change]:
     """End what was allowed by name with these addresses."""
     return [
-        f"{verb} element inet {plan.table} {name} {{ {workspace} . {address} }}"
+        Change(Element(name, (workspace, address)), add=add)
         for address in addresses
         for name in TIMED
-        for verb in ("add", "delete")  # deleting what is absent is an error, adding is not
+        for add in (True, False)  # removing what is absent is an error, adding it is not
     ]
 
 
 def timed_commands(name: str, left: Mapping[tuple[str, str], int], plan: Plan) -> list[str]:
     """Put elements of a timed set back, with the seconds they had left."""
-    return [
-        f"add element inet {plan.table} {name} "
-        f"{{ {workspace} . {address} timeout {max(1, seconds)}s }}"
+    found = [
+        f"{workspace} . {address} timeout {max(1, seconds)}s"
         for (workspace, address), seconds in left.items()
     ]
+    return [f"add element inet {plan.table} {name} {{ {', '.join(found)} }}"] if found else []
 
 
 def teardown_commands(plan: Plan) -> list[str]:

@@ -67,6 +67,19 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Within:
+    """The first key, joined to the network of that length the second is in, is in a named set."""
+
+    keys: tuple[Key, Key]
+    name: str
+    length: int
+
+    def __str__(self) -> str:
+        mask = IPv4Network((0, self.length)).netmask
+        return f"{self.keys[0]} . {self.keys[1]} & {mask} @{self.name}"
+
+
+@dataclass(frozen=True)
 class Crowded:
     """The key's value has more than `limit` connections, counted in a dynamic set."""
 
@@ -153,7 +166,7 @@ class LeaveAs:
 
 
 Outcome = Verdict | Jump | Log | LeaveAs
-Condition = Match | Member | Crowded | Paced | Remembered
+Condition = Match | Member | Within | Crowded | Paced | Remembered
 
 
 @dataclass(frozen=True)
@@ -167,22 +180,21 @@ class Rule:
         return " ".join([*map(str, self.conditions), str(self.verdict)])
 
 
-@dataclass(frozen=True, order=True)
+Part = str | int | IPv4Address | IPv4Network
+"""One part of an element's key: an interface, a port, an address or a range."""
+
+
+@dataclass(frozen=True)
 class Element:
-    """One element of a named set or map; `key` and `value` as nftables writes them."""
+    """One element of a named set, or of a map when it has a value."""
 
     name: str
-    key: str
-    value: str = ""
+    parts: tuple[Part, ...]
+    value: IPv4Address | None = None
 
-    def add(self, table: str) -> str:
-        """The command that puts it there, harmless if it is."""
-        value = f" : {self.value}" if self.value else ""
-        return f"add element inet {table} {self.name} {{ {self.key}{value} }}"
-
-    def delete(self, table: str) -> str:
-        """The command that removes it; an error if it is not there."""
-        return f"delete element inet {table} {self.name} {{ {self.key} }}"
+    def __str__(self) -> str:
+        key = _joined([_shown(part) for part in self.parts])
+        return key if self.value is None else f"{key} : {self.value}"
 
 
 @dataclass(frozen=True)
@@ -216,8 +228,15 @@ def rule(verdict: Outcome, *conditions: Condition) -> Rule:
     return Rule(verdict, conditions)
 
 
-def _joined(keys: Sequence[Key]) -> str:
+def _joined(keys: Sequence[str]) -> str:
     return " . ".join(keys)
+
+
+def _shown(part: Part) -> str:
+    """As nftables writes it; of a range its first address, for the set says how long it is."""
+    if isinstance(part, IPv4Network):
+        return str(part.network_address)
+    return f'"{part}"' if isinstance(part, str) else str(part)
 
 
 def _any_of(values: Sequence[str]) -> str:

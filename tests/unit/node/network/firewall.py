@@ -19,9 +19,11 @@ from bastide.node.network.ruleset import (
     Log,
     Member,
     Paced,
+    Part,
     Remembered,
     Value,
     Verdict,
+    Within,
 )
 
 Field = str | int | IPv4Address
@@ -42,7 +44,7 @@ class Firewall:
     active: Iterable[tuple[IPv4Address, IPv4Address]] = ()
     eager: frozenset[IPv4Address] = frozenset()
     chains: dict[str, Chain] = field(init=False)
-    sets: dict[str, list[list[str]]] = field(init=False)
+    sets: dict[str, list[tuple[Part, ...]]] = field(init=False)
     logged: list[Packet] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,10 +56,10 @@ class Firewall:
                 self._fill(element)
         for name, pairs in ((chains.RESOLVED, self.resolved), (chains.ACTIVE, self.active)):
             for workspace, address in pairs:
-                self._fill(Element(name, f"{workspace} . {address}"))
+                self._fill(Element(name, (workspace, address)))
 
     def _fill(self, element: Element) -> None:
-        self.sets.setdefault(element.name, []).append(element.key.replace('"', "").split(" . "))
+        self.sets.setdefault(element.name, []).append(element.parts)
 
     def passes(self, hook: str, packet: Packet) -> bool:
         """Whether the packet gets through a hook (`prerouting`, `forward`, `input`, `output`)."""
@@ -90,20 +92,18 @@ class Firewall:
         if any(value is None for value in values):
             return False  # the kernel leaves the rule when a packet has no such field
         found = [value for value in values if value is not None]
+        if isinstance(condition, Within):
+            workspace, address = found
+            assert isinstance(address, IPv4Address)
+            network = IPv4Network((int(address), condition.length), strict=False)
+            return (workspace, network) in self.sets.get(condition.name, ())
         if isinstance(condition, Member):
             inside = any(
-                all(map(_matches, found, element)) for element in self.sets.get(condition.name, ())
+                all(map(_equal, found, element)) for element in self.sets.get(condition.name, ())
             )
         else:
             inside = any(_equal(found[0], wanted) for wanted in condition.values)
         return inside != condition.negate
-
-
-def _matches(value: Field, wanted: str) -> bool:
-    """Whether a field of a packet is what an element says."""
-    if isinstance(value, IPv4Address):
-        return value in IPv4Network(wanted)
-    return str(value) == wanted
 
 
 def _equal(value: Field, wanted: Value) -> bool:

@@ -453,16 +453,23 @@ def test_wrong_entries_are_refused_by_name(policy: NetworkPolicy, field: str) ->
 
 
 @given(policies(), policies())
-def test_a_change_is_made_of_plain_words_about_one_workspace(
-    before: NetworkPolicy, after: NetworkPolicy
-) -> None:
+def test_a_change_is_about_one_workspace(before: NetworkPolicy, after: NetworkPolicy) -> None:
+    """Every element that comes or goes has the workspace's address; what stays is not touched."""
+    old, new = (rules.elements(A, policy, PLAN) for policy in (before, after))
+    made = rules.changes(old, new)
+    assert all(A in change.element.parts for change in made)
+    assert {change.element for change in made} == old ^ new
+    kinds = [change.add for change in made]
+    assert kinds == sorted(kinds)
+
+
+@given(policies())
+def test_rules_are_plain_words(policy: NetworkPolicy) -> None:
     """Only addresses, numbers and our own words get into the text given to nftables."""
-    states = [rules.elements(A, policy, PLAN) for policy in (before, after)]
-    for line in rules.change_commands(states[0], states[1], PLAN):
-        assert line.startswith(("add element inet t ", "delete element inet t "))
-        assert str(A) in line
+    for line in rules.filling_commands([rules.elements(A, policy, PLAN)], PLAN):
         assert "\n" not in line
         assert ";" not in line
+        assert str(A) in line
 
 
 @given(policies())
