@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bastide.domain.machine import MachineSpec, MachineState
+from bastide.domain.machine import MachineSpec, MachineState, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.contract import Engine, EngineError, UnknownMachine, Unsupported
 
@@ -92,6 +92,38 @@ class EngineContract:
         for call in (engine.pause(spec.id), engine.resume(spec.id)):
             with pytest.raises(EngineError):
                 await call
+
+    async def test_snapshots_replace_each_other_and_come_back(
+        self, engine: Engine, spec: MachineSpec
+    ) -> None:
+        """There is one, the last; it outlives its machine, and a restore is another boot."""
+        able = await engine.capabilities()
+        if not able.snapshot:
+            assert able.snapshot_unavailable_reason
+            pytest.skip("this engine takes no snapshots, and says why")
+        await engine.create(spec)
+        first = await engine.start(spec)
+        assert await engine.last_snapshot(spec.id) is None
+        with pytest.raises(EngineError, match="snapshot"):
+            await engine.restore(spec)
+        assert (await engine.status(spec.id)).state is MachineState.RUNNING
+        assert (await engine.snapshot(spec.id, None)).state is MachineState.RUNNING
+        paused = await engine.snapshot(spec.id, SnapshotAfter.PAUSED)
+        assert paused.state is MachineState.PAUSED
+        stopped = await engine.snapshot(spec.id, SnapshotAfter.STOP)
+        assert stopped.state is MachineState.STOPPED
+        with pytest.raises(EngineError):
+            await engine.snapshot(spec.id, None)
+        await engine.delete(spec.id, keep_snapshot=True)
+        last = await engine.last_snapshot(spec.id)
+        assert last is not None
+        assert last == stopped.snapshot
+        restored = await engine.restore(spec)
+        assert restored.state is MachineState.RUNNING
+        assert restored.address == last.address
+        assert restored.boot_id not in {None, first.boot_id}
+        await engine.delete(spec.id)
+        assert await engine.last_snapshot(spec.id) is None
 
     async def test_sizes_are_changed_hot(self, engine: Engine, spec: MachineSpec) -> None:
         """Other limits hold in the same boot; the disk keeps its size until the next one."""

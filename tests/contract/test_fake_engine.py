@@ -16,7 +16,7 @@ class TestFakeEngine(EngineContract):
     @pytest.fixture(params=[0.0, 0.01], ids=["normal", "slow"])
     def engine(self, request: pytest.FixtureRequest) -> Engine:
         """An empty fake."""
-        return FakeEngine(delay=request.param)
+        return FakeEngine(delay=request.param, can_snapshot=True)
 
     @pytest.fixture
     def spec(self) -> MachineSpec:

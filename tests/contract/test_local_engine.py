@@ -35,7 +35,7 @@ class TestLocalEngine(EngineContract):
     async def engine(self, tmp_path: Path) -> AsyncIterator[Engine]:
         """A client of a running node."""
         socket = tmp_path / "node.sock"
-        async with fake_node(socket, FakeEngine()):
+        async with fake_node(socket, FakeEngine(can_snapshot=True)):
             local = LocalEngine(socket)
             yield local
             await local.close()
@@ -77,7 +77,7 @@ async def test_refusals_keep_their_type_and_words(tmp_path: Path) -> None:
 
 async def test_events_end_with_the_node(tmp_path: Path) -> None:
     """The stream of events ends when the node goes away, and can be opened again."""
-    engine, socket = FakeEngine(), tmp_path / "node.sock"
+    engine, socket = FakeEngine(can_snapshot=True), tmp_path / "node.sock"
     local = LocalEngine(socket)
 
     async def listen() -> None:

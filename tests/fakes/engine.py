@@ -21,6 +21,8 @@ from bastide.domain.machine import (
     MachineStats,
     MachineStatus,
     Resources,
+    Snapshot,
+    SnapshotAfter,
     SshAccess,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
@@ -64,6 +66,8 @@ class FakeEngine(Engine):
     calls: list[tuple[str, str]] = field(default_factory=list)
     listeners: list[asyncio.Queue[MachineEvent | None]] = field(default_factory=list)
     refused: dict[str, BlockedLog] = field(default_factory=dict)
+    can_snapshot: bool = False
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
     _addresses: int = 1
 
     async def capabilities(self) -> Capabilities:
@@ -74,8 +78,8 @@ class FakeEngine(Engine):
             tier_reason="a fake has only one",
             runtime="fake",
             pause=self.can_pause,
-            snapshot=False,
-            snapshot_unavailable_reason="a fake keeps no memory",
+            snapshot=self.can_snapshot,
+            snapshot_unavailable_reason=None if self.can_snapshot else "a fake keeps no memory",
             architecture="x86_64",
             cpus=2,
             memory_mb=4096,
@@ -186,9 +190,11 @@ class FakeEngine(Engine):
         self._lost("resize")
         return found.status
 
-    async def delete(self, machine: str) -> None:
+    async def delete(self, machine: str, *, keep_snapshot: bool = False) -> None:
         await self._step("delete", machine)
         self.machines.pop(machine, None)
+        if not keep_snapshot:
+            self.snapshots.pop(machine, None)
         self._lost("delete")
 
     async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
@@ -250,6 +256,48 @@ class FakeEngine(Engine):
         if found.status.state not in {MachineState.RUNNING, MachineState.PAUSED}:
             raise EngineError("conflict", f"{machine} does not run: start it first")
         return found
+
+    async def snapshot(self, machine: str, after: SnapshotAfter | None) -> MachineStatus:
+        await self._step("snapshot", machine)
+        found = self._machine(machine)
+        if found.status.state not in {MachineState.RUNNING, MachineState.PAUSED}:
+            raise EngineError("conflict", f"{machine} does not run")
+        taken = Snapshot(
+            id=f"{machine}/{secrets.token_hex(4)}",
+            at=now(),
+            image=found.spec.image,
+            address=found.status.address,
+            memory_bytes=2**20,
+            disk_bytes=2**20,
+            taken_ms=1.0,
+        )
+        self.snapshots[machine] = taken
+        states = {
+            None: found.status.state,
+            SnapshotAfter.RESUME: MachineState.RUNNING,
+            SnapshotAfter.PAUSED: MachineState.PAUSED,
+            SnapshotAfter.STOP: MachineState.STOPPED,
+        }
+        self._move(found, states[after], snapshot=taken)
+        self._lost("snapshot")
+        return found.status
+
+    async def restore(self, spec: MachineSpec) -> MachineStatus:
+        await self._step("restore", spec.id)
+        taken = self.snapshots.get(spec.id)
+        if taken is None:
+            raise EngineError("no_snapshot", f"there is no snapshot of {spec.id}")
+        if spec.id not in self.machines:
+            await self.create(spec)
+        found = self._machine(spec.id)
+        boot = {"boot_id": secrets.token_hex(8), "started_at": now(), "address": taken.address}
+        self._move(found, MachineState.RUNNING, snapshot=taken, exit=None, **boot)
+        self._lost("restore")
+        return found.status
+
+    async def last_snapshot(self, machine: str) -> Snapshot | None:
+        await self._step("last_snapshot", machine)
+        return self.snapshots.get(machine)
 
     def release(self, step: str) -> None:
         """Let a held step go on."""

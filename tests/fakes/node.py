@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from tests.fakes.engine import FakeEngine
 
-from bastide.domain.machine import MachineSpec, Resources
+from bastide.domain.machine import MachineSpec, Resources, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.contract import EngineError, UnknownMachine, Unsupported
 
@@ -49,6 +49,16 @@ def node_app(engine: FakeEngine) -> FastAPI:  # noqa: C901 - one small handler p
     async def create(spec: MachineSpec) -> Any:
         return await shown(engine.create(spec))
 
+    @app.post("/v1/machines/{machine}/snapshot")
+    async def snapshot(machine: str, request: Request) -> Any:
+        word = (await request.json())["after"]
+        return await shown(engine.snapshot(machine, SnapshotAfter(word) if word else None))
+
+    @app.post("/v1/machines/{machine}/restore")
+    async def restore(machine: str, spec: MachineSpec) -> Any:
+        assert machine == spec.id
+        return await shown(engine.restore(spec))
+
     @app.post("/v1/machines/{machine}/{verb}")
     async def act(machine: str, verb: str, request: Request) -> Any:
         body = await request.body()
@@ -79,9 +89,16 @@ def node_app(engine: FakeEngine) -> FastAPI:  # noqa: C901 - one small handler p
         return await shown(engine.status(machine))
 
     @app.delete("/v1/machines/{machine}", status_code=204)
-    async def delete(machine: str) -> Response:
-        await engine.delete(machine)
+    async def delete(machine: str, keep_snapshot: bool = False) -> Response:  # noqa: FBT001, FBT002
+        await engine.delete(machine, keep_snapshot=keep_snapshot)
         return Response(status_code=204)
+
+    @app.get("/v1/machines/{machine}/snapshot")
+    async def last_snapshot(machine: str) -> Any:
+        found = await engine.last_snapshot(machine)
+        if found is None:
+            raise UnknownMachine(f"there is no snapshot of {machine}")
+        return found.model_dump(mode="json")
 
     @app.get("/v1/machines/{machine}/stats")
     async def stats(machine: str) -> Any:

@@ -35,6 +35,7 @@ from bastide.services.quota import QuotaService
 from bastide.services.reach import Reach
 from bastide.services.resources import ResourceService
 from bastide.services.runtime_access import RuntimeAccessService
+from bastide.services.snapshots import SnapshotService
 from bastide.services.ssh import SshService
 from bastide.services.tokens import TokenService
 from bastide.services.workspaces import WorkspaceService
@@ -100,6 +101,7 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
         lifecycle = LifecycleService(database, outside.engine, catalogue, workspaces)
         access = RuntimeAccessService(database, workspaces, reach, gateway)
         await stack.enter_async_context(running("pipelines", Runner(tools).run()))
+        power = PowerService(database, queue, allowance, workspaces)
         yield Services(
             settings=settings,
             database=database,
@@ -109,7 +111,7 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             tokens=TokenService(database, settings),
             catalogue=catalogue,
             workspaces=workspaces,
-            power=PowerService(database, queue, allowance, workspaces),
+            power=power,
             network=NetworkService(
                 database, workspaces, reach, outside.engine, settings.network.outbound_pool
             ),
@@ -126,5 +128,6 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             quota=QuotaService(database, allowance, settings.machines, settings.prices),
             details=DetailService(outside.engine, lifecycle, access),
             runtime_access=access,
+            snapshots=SnapshotService(outside.engine, catalogue, workspaces, power),
             ssh=SshService(database, workspaces, reach, password_key(settings)),
         )

@@ -19,6 +19,7 @@ from bastide.services.power import PowerService
 from bastide.services.quota import QuotaService
 from bastide.services.resources import ResourceService
 from bastide.services.runtime_access import RuntimeAccessService
+from bastide.services.snapshots import SnapshotService
 from bastide.services.ssh import SshService
 from bastide.services.tokens import TokenService
 from bastide.services.workspaces import WorkspaceService
@@ -46,6 +47,7 @@ class Services:
     quota: QuotaService
     details: DetailService
     runtime_access: RuntimeAccessService
+    snapshots: SnapshotService
     ssh: SshService
 
 

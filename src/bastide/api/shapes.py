@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bastide.domain.instant import iso, now
+from bastide.domain.machine import Snapshot
 from bastide.domain.network import BlockedLog
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
@@ -215,6 +216,20 @@ def machine(found: MachineView) -> dict[str, Any]:
         "snapshot_supported": found.capabilities.snapshot,
         "snapshot_unavailable_reason": found.capabilities.snapshot_unavailable_reason,
         "pause_supported": found.capabilities.pause,
+        "snapshot": snapshot(seen.snapshot) if seen else None,
+    }
+
+
+def snapshot(found: Snapshot | None) -> dict[str, Any] | None:
+    """The last snapshot: when it was taken, its bytes, and for how long the machine stood still."""
+    if found is None:
+        return None
+    return {
+        "created_at": iso(found.at),
+        "memory_bytes": found.memory_bytes,
+        "disk_bytes": found.disk_bytes,
+        "size_bytes": found.memory_bytes + found.disk_bytes,
+        "frozen_ms": found.taken_ms,
     }
 
 

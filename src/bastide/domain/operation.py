@@ -18,6 +18,8 @@ class OperationKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RESIZE = "resize"
+    SNAPSHOT = "snapshot"
+    RESTORE = "restore"
     DESTROY = "destroy"
     DELETE = "delete"
 

@@ -30,6 +30,7 @@ _BUSY = {
     OperationKind.PROVISION: Status.CREATING,
     OperationKind.START: Status.STARTING,
     OperationKind.RESTART: Status.STARTING,
+    OperationKind.RESTORE: Status.STARTING,
     OperationKind.STOP: Status.STOPPING,
     OperationKind.DESTROY: Status.STOPPING,
     OperationKind.DELETE: Status.STOPPING,
@@ -52,9 +53,13 @@ _DOING = {
     OperationKind.PAUSE: "being paused",
     OperationKind.RESUME: "being resumed",
     OperationKind.RESIZE: "being resized",
+    OperationKind.SNAPSHOT: "being captured in a snapshot",
+    OperationKind.RESTORE: "going back to its snapshot",
     OperationKind.DESTROY: "being destroyed",
     OperationKind.DELETE: "being deleted",
 }
+
+_OF_RUNNING = frozenset({OperationKind.PAUSE, OperationKind.RESUME, OperationKind.SNAPSHOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +145,10 @@ def _judge_idle(kind: OperationKind, now: Condition, *, force: bool) -> Verdict:
 def _judge_busy(kind: OperationKind, now: Condition, doing: OperationKind) -> Verdict:
     """The verdict while `doing` is going on.
 
-    A change of sizes never takes the place of something else, which would then be left undone,
-    and never joins another, which may be of other sizes.
+    A change of sizes and a snapshot never take the place of something else, which would then be
+    left undone, and never join another, which may be of other sizes or end otherwise.
     """
-    if kind is not OperationKind.RESIZE:
+    if kind not in {OperationKind.RESIZE, OperationKind.SNAPSHOT}:
         if now.automatic:
             return Verdict(Answer.BEGIN, supersede=True)
         if doing is kind:
@@ -195,7 +200,7 @@ def _objection(kind: OperationKind, now: Condition) -> str:
         return "only a failed creation can be retried; this workspace was created"
     if kind is OperationKind.START and paused:
         return "the workspace is paused; let it go on with POST /workspace/:id/resume"
-    if kind in {OperationKind.PAUSE, OperationKind.RESUME} and not up:
+    if kind in _OF_RUNNING and not up:
         return "the workspace is not running; start it with POST /workspace/:id/start"
     if kind is OperationKind.RESIZE and paused:
         return (

@@ -13,6 +13,8 @@ from bastide.domain.machine import (
     MachineStats,
     MachineStatus,
     Resources,
+    Snapshot,
+    SnapshotAfter,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
 
@@ -56,7 +58,8 @@ class Engine(ABC):
 
     Must be implemented: `capabilities`, `images`, `create`, `start`, `stop`, `kill`, `delete`,
     `apply_network`, `status`, `poll`, `stats`, `console`, `events`, `close`.
-    May be implemented: `blocked`, `pause`, `resume`, `resize`.
+    May be implemented: `blocked`, `pause`, `resume`, `snapshot`, `restore`, `last_snapshot`,
+    `resize`.
 
     All raise `EngineUnavailable` when the engine cannot be reached and `EngineError` when it
     refuses; those that name a machine raise `UnknownMachine` if it does not exist, except
@@ -88,8 +91,11 @@ class Engine(ABC):
         """End it at once. The disk is kept."""
 
     @abstractmethod
-    async def delete(self, machine: str) -> None:
-        """Remove machine, disk, address and rules, in whatever state they are."""
+    async def delete(self, machine: str, *, keep_snapshot: bool = False) -> None:
+        """Remove machine, disk, address and rules, in whatever state they are.
+
+        Its last snapshot goes with it, unless it is to be kept: then it can be restored.
+        """
 
     @abstractmethod
     async def apply_network(self, machine: str, policy: NetworkPolicy) -> MachineStatus:
@@ -130,6 +136,28 @@ class Engine(ABC):
     async def resume(self, machine: str) -> MachineStatus:
         """Let a paused machine go on."""
         raise Unsupported(f"{machine} cannot be resumed on this engine")
+
+    async def snapshot(self, machine: str, after: SnapshotAfter | None) -> MachineStatus:
+        """Capture memory and disk of one moment, in the place of the last snapshot.
+
+        Without `after` the machine is afterwards what it was. One that fails leaves the machine
+        and the last snapshot as they were.
+        """
+        del after
+        raise Unsupported(f"{machine} cannot be captured on this engine")
+
+    async def restore(self, spec: MachineSpec) -> MachineStatus:
+        """Bring memory and disk of the last snapshot back, whatever the machine is now.
+
+        Also when the machine was deleted with `keep_snapshot`. Limits, policy and access are
+        those of `spec`. `EngineError("no_snapshot")` when there is none.
+        """
+        raise Unsupported(f"{spec.id} cannot be restored on this engine")
+
+    async def last_snapshot(self, machine: str) -> Snapshot | None:
+        """The last snapshot of a machine, also of one that was deleted with `keep_snapshot`."""
+        del machine
+        return None
 
     async def resize(self, machine: str, resources: Resources) -> MachineStatus:
         """Give a running machine other limits of processor and memory, without a new boot.

@@ -17,6 +17,8 @@ from bastide.domain.machine import (
     MachineStats,
     MachineStatus,
     Resources,
+    Snapshot,
+    SnapshotAfter,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.engine.contract import (
@@ -122,10 +124,38 @@ class LocalEngine(Engine):
             MachineStatus, "PUT", f"/v1/machines/{machine}/resources", body=_json(resources)
         )
 
-    async def delete(self, machine: str) -> None:
-        """Remove everything of it; unknown is fine."""
+    async def snapshot(self, machine: str, after: SnapshotAfter | None) -> MachineStatus:
+        """Capture memory and disk."""
+        return await self._read(
+            MachineStatus,
+            "POST",
+            f"/v1/machines/{machine}/snapshot",
+            body={"after": after.value if after else None},
+            timeout=START_TIMEOUT,
+        )
+
+    async def restore(self, spec: MachineSpec) -> MachineStatus:
+        """Go back to the last snapshot."""
+        return await self._read(
+            MachineStatus,
+            "POST",
+            f"/v1/machines/{spec.id}/restore",
+            body=_json(spec),
+            timeout=START_TIMEOUT,
+        )
+
+    async def last_snapshot(self, machine: str) -> Snapshot | None:
+        """The last snapshot."""
         try:
-            await self._call("DELETE", f"/v1/machines/{machine}")
+            return await self._read(Snapshot, "GET", f"/v1/machines/{machine}/snapshot")
+        except UnknownMachine:
+            return None
+
+    async def delete(self, machine: str, *, keep_snapshot: bool = False) -> None:
+        """Remove everything of it; unknown is fine."""
+        keep = "?keep_snapshot=true" if keep_snapshot else ""
+        try:
+            await self._call("DELETE", f"/v1/machines/{machine}{keep}")
         except UnknownMachine:
             return
 

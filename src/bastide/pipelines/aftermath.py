@@ -18,7 +18,13 @@ from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
 
 _BEGINS = frozenset(
-    {OperationKind.PROVISION, OperationKind.START, OperationKind.RESTART, OperationKind.RESUME}
+    {
+        OperationKind.PROVISION,
+        OperationKind.START,
+        OperationKind.RESTART,
+        OperationKind.RESUME,
+        OperationKind.RESTORE,
+    }
 )
 _OURS = frozenset({"exit", "lost", "failed_start"})
 

@@ -82,7 +82,7 @@ class Power(Pipeline):
     async def _destroy(self, job: Job) -> dict[str, Any]:
         """Remove machine, disk and address; the record stays and is listed as archived."""
         job.show(Phase.PREPARING, "Destroying the machine")
-        await self.tools.engine.delete(job.row.id)
+        await self.tools.engine.delete(job.row.id, keep_snapshot=True)
         return {**unobserved(), "archived_at": now(), "archived_reason": "destroyed"}
 
     async def _seen(self, workspace_id: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.power import Power
 from bastide.pipelines.provisioning import Provisioning
 from bastide.pipelines.resizing import Resizing
+from bastide.pipelines.snapshots import Snapshots
 from bastide.pipelines.sweep import Sweep
 
 
@@ -25,6 +26,7 @@ class Runner:
         self.provisioning = Provisioning(tools, self._owner)
         self.power = Power(tools, self._owner)
         self.resizing = Resizing(tools, self._owner)
+        self.snapshots = Snapshots(tools, self._owner)
         self.deletion = Deletion(tools, self._owner)
         self.leases = Leases(tools)
         self.clock = Clock(tools)
@@ -35,7 +37,8 @@ class Runner:
         """Work until cancelled; takes up at once what a dead process has left."""
         await free_locks(self._tools.database, self._owner)
         async with asyncio.TaskGroup() as tasks:
-            for part in (self.provisioning, self.power, self.resizing, self.deletion):
+            worked = (self.provisioning, self.power, self.resizing, self.snapshots, self.deletion)
+            for part in worked:
                 tasks.create_task(part.run())
             tasks.create_task(self.clock.run())
             tasks.create_task(self.leases.run())

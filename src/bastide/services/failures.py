@@ -10,6 +10,7 @@ from bastide.domain.errors import (
     Conflict,
     CreateFailed,
     MachineNotRunning,
+    NotFound,
     NotSupported,
     VmUnavailable,
 )
@@ -42,10 +43,15 @@ def failure_of_operation(operation: Operation) -> BastideError:
     problem = operation.error or {}
     code, message = problem.get("code", ""), problem.get("message", operation.message)
     details = {"workspace_id": operation.workspace_id, "operation": operation.kind.value}
-    if code == "superseded":
-        return Conflict(f"The operation was given up: {message}.", state="changing")
-    if code == MEMORY_IN_USE:
-        return Conflict(f"The sizes stay as they were: {message}.", state="running")
+    told: dict[str, BastideError] = {
+        "superseded": Conflict(f"The operation was given up: {message}.", state="changing"),
+        MEMORY_IN_USE: Conflict(f"The sizes stay as they were: {message}.", state="running"),
+        "no_snapshot": NotFound(f"There is nothing to restore: {message}.", details=details),
+        "unsupported": NotSupported(f"The {operation.kind} is not possible: {message}."),
+        "conflict": Conflict(f"The {operation.kind} was refused: {message}.", state="conflict"),
+    }
+    if code in told:
+        return told[code]
     if code == CreateFailed.code:
         return CreateFailed(
             f"The workspace could not be created: {message}. Retry it with POST "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bastide.domain.errors import Conflict
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.operation import OperationKind
@@ -16,6 +19,7 @@ from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 
 _ATTEMPTS = 4
+_RUNS = frozenset({OperationKind.START, OperationKind.RESTART, OperationKind.RESTORE})
 
 
 class PowerService:
@@ -41,7 +45,7 @@ class PowerService:
             RunningPoolReached: as many run as may.
             VmUnavailable: it did not start.
         """
-        return await self._do(caller, reference, OperationKind.START, force=force)
+        return await self.do(caller, reference, OperationKind.START, force=force)
 
     async def stop(self, caller: Caller, reference: str) -> WorkspaceView:
         """End it, its disk kept; one that is stopped already is fine.
@@ -50,11 +54,11 @@ class PowerService:
             Conflict: another operation is going on.
             VmUnavailable: it could not be stopped.
         """
-        return await self._do(caller, reference, OperationKind.STOP)
+        return await self.do(caller, reference, OperationKind.STOP)
 
     async def restart(self, caller: Caller, reference: str) -> WorkspaceView:
         """Stop, then start; the errors of both."""
-        return await self._do(caller, reference, OperationKind.RESTART)
+        return await self.do(caller, reference, OperationKind.RESTART)
 
     async def pause(self, caller: Caller, reference: str) -> WorkspaceView:
         """Freeze every process, memory kept; one that is paused already is fine.
@@ -63,7 +67,7 @@ class PowerService:
             Conflict: it does not run, or another operation is going on.
             NotSupported: this engine cannot.
         """
-        return await self._do(caller, reference, OperationKind.PAUSE)
+        return await self.do(caller, reference, OperationKind.PAUSE)
 
     async def resume(self, caller: Caller, reference: str) -> WorkspaceView:
         """Let a paused one go on; one that runs is fine.
@@ -71,7 +75,7 @@ class PowerService:
         Raises:
             Conflict: it is stopped, or another operation is going on.
         """
-        return await self._do(caller, reference, OperationKind.RESUME)
+        return await self.do(caller, reference, OperationKind.RESUME)
 
     async def destroy(self, caller: Caller, reference: str) -> WorkspaceView:
         """Remove machine and disk and keep the record; a later start begins from the image.
@@ -79,7 +83,7 @@ class PowerService:
         Raises:
             Conflict: it is being created or deleted.
         """
-        return await self._do(caller, reference, OperationKind.DESTROY)
+        return await self.do(caller, reference, OperationKind.DESTROY)
 
     async def retry(self, caller: Caller, reference: str) -> WorkspaceView:
         """Try a failed creation again with the same id and configuration; answers at once.
@@ -90,18 +94,36 @@ class PowerService:
         view, _ = await self._begin(caller, reference, OperationKind.PROVISION, force=False)
         return await self._workspaces.get(caller, view.row.id)
 
-    async def _do(
-        self, caller: Caller, reference: str, kind: OperationKind, *, force: bool = False
+    async def do(
+        self,
+        caller: Caller,
+        reference: str,
+        kind: OperationKind,
+        *,
+        force: bool = False,
+        params: Mapping[str, Any] | None = None,
     ) -> WorkspaceView:
-        """Begin or join an operation and wait for its end."""
-        view, operation = await self._begin(caller, reference, kind, force=force)
+        """Begin or join an operation and wait for its end.
+
+        Raises:
+            Conflict: the workspace's state forbids it.
+            RunningPoolReached: it would run, and as many run as may.
+            BastideError: it failed, as `failure_of_operation` tells.
+        """
+        view, operation = await self._begin(caller, reference, kind, force=force, params=params)
         if operation is None:
             return view
         await self._queue.success(operation)
         return await self._workspaces.get(caller, view.row.id)
 
     async def _begin(
-        self, caller: Caller, reference: str, kind: OperationKind, *, force: bool
+        self,
+        caller: Caller,
+        reference: str,
+        kind: OperationKind,
+        *,
+        force: bool,
+        params: Mapping[str, Any] | None = None,
     ) -> tuple[WorkspaceView, Operation | None]:
         """Queue the operation, in one transaction with the decision."""
         for _ in range(_ATTEMPTS):
@@ -111,19 +133,20 @@ class PowerService:
                     row = caller.require(await Workspaces(session).get(known.row.id))
                     view = await view_of(session, row)
                     more = (
-                        kind in {OperationKind.START, OperationKind.RESTART}
+                        kind in _RUNS
                         and row.desired_state is DesiredState.STOPPED
                         and judge(kind, view.condition, force=force).answer is Answer.BEGIN
                     )
                     if more:
                         await self._allowance.count_start(session, row.account_id)
-                    params = view.provision.params if view.provision else {}
+                    if kind is OperationKind.PROVISION and view.provision:
+                        params = view.provision.params
                     operation = await self._queue.request(
                         session,
                         view,
                         kind,
                         force=force,
-                        params=params if kind is OperationKind.PROVISION else None,
+                        params=params,
                     )
             except Duplicate:
                 continue

@@ -35,6 +35,8 @@ _MESSAGES = {
     OperationKind.PAUSE: "Waiting to be paused",
     OperationKind.RESUME: "Waiting to be resumed",
     OperationKind.RESIZE: "Waiting to be resized",
+    OperationKind.SNAPSHOT: "Waiting for the snapshot",
+    OperationKind.RESTORE: "Waiting to be restored",
     OperationKind.DESTROY: "Waiting to be destroyed",
     OperationKind.DELETE: "Waiting to be deleted",
 }
@@ -45,6 +47,7 @@ WANTED = {
     OperationKind.PAUSE: DesiredState.PAUSED,
     OperationKind.RESUME: DesiredState.RUNNING,
     OperationKind.RESIZE: DesiredState.RUNNING,
+    OperationKind.RESTORE: DesiredState.RUNNING,
     OperationKind.STOP: DesiredState.STOPPED,
     OperationKind.DESTROY: DesiredState.STOPPED,
     OperationKind.DELETE: DesiredState.DELETED,
@@ -151,12 +154,14 @@ class Queue:
 
 def _begun(kind: OperationKind) -> dict[str, Any]:
     """The columns that a person's request sets at once."""
+    if kind is OperationKind.SNAPSHOT:  # what it asks for afterwards is only true if it succeeds
+        return {}
     values: dict[str, Any] = {"desired_state": WANTED[kind]}
     if kind is OperationKind.RESIZE:
         return values
     values["user_requested_stop"] = kind in {OperationKind.STOP, OperationKind.DESTROY}
     if kind is not OperationKind.START:
         values["ready"] = False
-    if kind in {OperationKind.START, OperationKind.RESTART}:
+    if kind in {OperationKind.START, OperationKind.RESTART, OperationKind.RESTORE}:
         values["restarts"] = {}
     return values

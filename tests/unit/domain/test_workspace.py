@@ -45,7 +45,7 @@ def test_a_verdict_is_consistent(now: Condition, kind: OperationKind, *, force: 
         assert verdict.supersede
         forceful = {OperationKind.DELETE, OperationKind.DESTROY}
         assert kind in forceful or now.automatic
-    if verdict.answer is Answer.BEGIN and kind is OperationKind.RESIZE:
+    if verdict.answer is Answer.BEGIN and kind in {OperationKind.RESIZE, OperationKind.SNAPSHOT}:
         assert now.doing is None
 
 
@@ -58,6 +58,11 @@ def test_info_status_knows_no_error(now: Condition) -> None:
 @pytest.mark.parametrize(
     ("kind", "now", "answer"),
     [
+        (OperationKind.SNAPSHOT, RUNNING, Answer.BEGIN),
+        (OperationKind.SNAPSHOT, PAUSED, Answer.BEGIN),
+        (OperationKind.SNAPSHOT, STOPPED, Answer.REFUSE),
+        (OperationKind.RESTORE, RUNNING, Answer.BEGIN),
+        (OperationKind.RESTORE, STOPPED, Answer.BEGIN),
         (OperationKind.START, RUNNING, Answer.NOTHING),
         (OperationKind.START, STOPPED, Answer.BEGIN),
         (OperationKind.STOP, STOPPED, Answer.NOTHING),
