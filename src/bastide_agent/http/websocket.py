@@ -108,7 +108,8 @@ class WebSocket:
         if self._size > MESSAGE_LIMIT:
             self.close(TOO_BIG, f"a message may have at most {MESSAGE_LIMIT} bytes")
             return
-        self._parts.append(part)
+        if part or finished:  # parts of nothing would be kept without end
+            self._parts.append(part)
         if finished:
             text = [item for item in self._parts if isinstance(item, str)]
             raw = [item for item in self._parts if isinstance(item, bytes)]
