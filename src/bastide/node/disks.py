@@ -27,6 +27,8 @@ _MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", str(_BYTES_PER_INODE), "-m
 _MOUNT = "discard,noinit_itable,errors=remount-ro"
 _LAYERS = ("upper", "work")
 _FREE_TIMEOUT = 10.0
+_PROGRAM_TIMEOUT = 300.0
+"""Seconds for mkfs, e2fsck or resize2fs; on a disk of 100 GiB they take few."""
 
 
 class Disks:
@@ -71,14 +73,9 @@ class Disks:
             draft.unlink(missing_ok=True)
 
     def _format(self, file: Path) -> None:
-        done = subprocess.run(
-            [*_MKFS, "-E", _EXTENDED, file],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
+        done = _program(*_MKFS, "-E", _EXTENDED, str(file))
         if done.returncode != 0:
-            reason = done.stderr[-2000:].decode(errors="replace").strip()
+            reason = _words(done)
             if "No space left" in reason:
                 raise NoSpace("the host has no room for a new disk")
             raise BootFailed(f"a disk cannot be formatted: {reason}")
@@ -87,7 +84,7 @@ class Disks:
         """Make a disk that is not mounted as large as `size_mb` MiB; never smaller. Blocks.
 
         Raises:
-            BootFailed: its file system is damaged.
+            BootFailed: its file system is damaged, or a program does not end.
         """
         file = self.path(machine)
         if file.stat().st_size >= size_mb * MIB:
@@ -227,7 +224,19 @@ def usage(point: Path) -> int:
 
 
 def _program(*command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    """Run a program to its end; whoever calls holds the machine's lock, so it has a deadline."""
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROGRAM_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BootFailed(
+            f"{command[0]} did not end in {_PROGRAM_TIMEOUT:.0f} s: the host's storage is too slow"
+        ) from None
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> str:
