@@ -151,9 +151,11 @@ async def stats(request: Request) -> Response:
 async def console(request: Request) -> Response:
     """The last bytes of its boot output."""
     text = request.query_params.get("limit", str(64 * 1024))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_CONSOLE:
+    # Its length first: a number of thousands of digits is refused by int() itself.
+    number = int(text) if len(text) <= 9 and text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= _MOST_CONSOLE:
         raise Invalid(f"limit must be a number from 1 to {_MOST_CONSOLE}", field="limit")
-    output = _node(request).fleet.console(_machine(request), int(text))
+    output = _node(request).fleet.console(_machine(request), number)
     return PlainTextResponse(output.decode(errors="replace"))
 
 
