@@ -24,6 +24,8 @@ from bastide.resolver.upstream import PAYLOAD, NoAnswer, Upstream
 MOST_OF_ONE = 64
 """Questions of one workspace that are worked on at a time; more are dropped."""
 MOST_OF_ALL = 1024
+MOST_WHILE_BUSY = 8
+"""Of one workspace once half of all are taken: few that ask much do not crowd out the others."""
 _LONGEST_CHAIN = 16
 _SMALLEST = 12
 _ID = slice(0, 2)
@@ -54,7 +56,9 @@ class Answers:
 
     async def answer(self, workspace: IPv4Address, wire: bytes, *, tcp: bool) -> bytes | None:
         """The answer to a question in wire form; None: there is none to give."""
-        if self._busy[workspace] >= MOST_OF_ONE or self._busy.total() >= MOST_OF_ALL:
+        total = self._busy.total()
+        most = MOST_OF_ONE if total < MOST_OF_ALL // 2 else MOST_WHILE_BUSY
+        if self._busy[workspace] >= most or total >= MOST_OF_ALL:
             return None
         self._busy[workspace] += 1
         try:
