@@ -241,7 +241,7 @@ def settled(measure: Callable[[], int], at_most: float) -> int:
     """What is measured once it is small enough, or when the deadline is over."""
     end = time.monotonic() + DEADLINE
     while (value := measure()) > at_most and time.monotonic() < end:
-        os.sched_yield()
+        time.sleep(0.05)
     return value
 
 
