@@ -79,12 +79,12 @@ async def test_exceptions(stage: Stage) -> None:
     """`allow_private` opens its range; name servers outside are as closed as everything else."""
     machine = await stage.machine()
     assert machine.reach(world.OPENED) == "open"
-    assert machine.reach(world.RESOLVER, 53) == "open"
+    assert machine.reach(world.INTERNET, 53) == "open"
     await stage.network.apply(machine.name, DARK)
     assert machine.reach(world.OPENED) == "refused"
     assert machine.reach(world.INTERNET) == "refused"
-    assert machine.reach(world.RESOLVER, 53) == "refused"
-    assert machine.datagram(host=world.RESOLVER, port=53) == "unreachable"
+    assert machine.reach(world.INTERNET, 53) == "refused"
+    assert machine.datagram(host=world.INTERNET, port=53) == "unreachable"
     assert stage.network.nameservers == ("10.211.0.1",)
 
 
