@@ -14,6 +14,7 @@ import asyncssh
 import structlog
 
 from bastide.bastion.doors import Door, Doors
+from bastide.bastion.passage import Passage, connect
 from bastide.bastion.wariness import Wariness
 from bastide.domain.machine import SSH_PORT
 from bastide.domain.ssh import SSH_ID, USER, password_proof
@@ -253,6 +254,9 @@ class Guest(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(
                 _FAILED, f"the SSH server of {door.ssh_id} does not answer: restart the workspace"
             ) from None
+        if self not in self._bastion.guests:
+            far.close()
+            raise asyncssh.ChannelOpenError(_FAILED, "the connection is gone")
         if self._proven is None or door.ssh_id not in self._proven():
             far.close()
             raise asyncssh.ChannelOpenError(_PROHIBITED, "access was taken back meanwhile")
@@ -269,32 +273,6 @@ class Guest(asyncssh.SSHServer):
             strangers[self._source] -= 1
             if strangers[self._source] <= 0:
                 del strangers[self._source]
-
-
-class Passage(asyncssh.SSHForwarder):
-    """One connection through, which says when it ends."""
-
-    def __init__(
-        self, far: asyncssh.SSHForwarder, ended: Callable[[Passage, None], object]
-    ) -> None:
-        super().__init__(far)
-        self._ended = ended
-
-    def close(self) -> None:
-        """End both sides."""
-        self._ended(self, None)
-        super().close()
-
-
-async def connect(address: str) -> asyncssh.SSHForwarder:
-    """A connection to the SSH port of a workspace.
-
-    Raises:
-        OSError: it cannot be had.
-    """
-    loop = asyncio.get_running_loop()
-    _, far = await loop.create_connection(asyncssh.SSHForwarder, address, SSH_PORT)
-    return far
 
 
 def _aimed(username: str, opened: frozenset[str]) -> frozenset[str]:

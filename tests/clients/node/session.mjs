@@ -3,7 +3,11 @@
 // OBLIEN_CLIENT_SECRET (`eval "$(bastide env)"`); run with `npm ci && npm test`.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -261,10 +265,6 @@ describe('the vendor client', { timeout: 600_000 }, () => {
     await assert.rejects(old.exec.run(['true']), AuthenticationError);
   });
 
-  it('stops', async () => {
-    await client.workspaces.stop(workspace.id);
-    const got = await client.workspaces.get(workspace.id);
-    assert.equal(got.info.status, 'stopped');
   it('is entered by SSH', async () => {
     const ssh = client.workspaces.ssh;
     const off = await ssh.status(workspace.id);
@@ -300,6 +300,10 @@ describe('the vendor client', { timeout: 600_000 }, () => {
     assert.equal((await ssh.status(workspace.id)).ssh_enabled, false);
   });
 
+  it('stops', async () => {
+    await client.workspaces.stop(workspace.id);
+    const got = await client.workspaces.get(workspace.id);
+    assert.equal(got.info.status, 'stopped');
     assert.equal(got.info.is_running, false);
     assert.equal((await client.workspaces.lifecycle.get(workspace.id)).status, 'stopped');
     await assert.rejects(runtime.exec.run(['true']), (error) => {
