@@ -193,7 +193,10 @@ class TokenService:
         )
 
     async def _workspace_caller(self, token: str) -> Caller | None:
-        """What the 30-day token of a workspace opens: that workspace, until it is rotated."""
+        """What the 30-day token of a workspace opens: that workspace, until it is rotated.
+
+        While runtime access is disabled it opens nothing; else it could undo just that.
+        """
         try:
             claims = verify(self._gateway_key, token, now())
         except (InvalidTokenError, UnicodeError):
@@ -202,7 +205,11 @@ class TokenService:
             return None
         async with self._database.read() as session:
             workspace = await Workspaces(session).get(claims.workspace_id)
-        if workspace is None or workspace.generation != claims.generation:
+        if (
+            workspace is None
+            or workspace.generation != claims.generation
+            or not workspace.runtime_enabled
+        ):
             return None
         return Caller(
             account_id=workspace.account_id,

@@ -145,7 +145,7 @@ async def test_foreign_signatures_and_claims_are_refused(
 async def test_the_workspace_token_opens_its_own_workspace(
     service: TokenService, workspace: Workspace, settings: Settings, database: Database
 ) -> None:
-    """The 30-day token works until it is rotated; the one-hour token is for the gateway alone."""
+    """The 30-day token works while access is enabled and until it is rotated, and no other."""
 
     def token(kind: Kind, generation: int = 1, reference: str = workspace.id) -> str:
         text, _ = mint(
@@ -160,6 +160,10 @@ async def test_the_workspace_token_opens_its_own_workspace(
         )
         return text
 
+    with pytest.raises(Unauthorized):
+        await service.authenticate(token("workspace"))
+    async with database.write() as session:
+        await Workspaces(session).update(workspace.id, {"runtime_enabled": True})
     caller = await service.authenticate(token("workspace"))
     assert (caller.account_id, caller.scope) == (workspace.account_id, Scope.WORKSPACE)
     assert caller.workspace_id == workspace.id
