@@ -22,7 +22,7 @@ from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
 
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 _Change = Callable[[WorkspaceView, datetime], dict[str, Any]]
 
 
@@ -138,7 +138,8 @@ class LeaseService:
                 values = change(view, await self._time(session))
                 if not values:
                     return view
-                version = {"lease_version": row.lease_version}
+                # `config` is written as a whole: nothing else of the row may have changed either.
+                version = {"lease_version": row.lease_version, "updated_at": row.updated_at}
                 if await workspaces.update(
                     row.id, {**values, "lease_version": row.lease_version + 1}, expected=version
                 ):

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.errors import NotFound, ValidationFailed
 from bastide.domain.lifecycle import DesiredState
-from bastide.engine.contract import EngineError
+from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.services.caller import Caller
 from bastide.services.reach import Reach, changed_network
 from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Filter, Workspaces
 
+_ATTEMPTS = 8
 IDS, ADDRESSES = "private_link_ids", "links"
 log = structlog.get_logger(__name__)
 
@@ -90,16 +91,23 @@ class Links:
 
     async def _renew(self, target: str, without: str | None = None) -> bool:
         """Write the addresses of now, and put them in force."""
-        async with self._database.write() as session:
-            row = await Workspaces(session).get(target)
-            if row is None:
+        for _ in range(_ATTEMPTS):
+            async with self._database.write() as session:
+                row = await Workspaces(session).get(target)
+                if row is None:
+                    return False
+                callers = await callers_of(session, row)
+                changes = _wanted(row, {one.id: one for one in callers if one.id != without})
+                if not changes:
+                    return False
+                values = {"network": changed_network(row, **changes)}
+                seen = {"updated_at": row.updated_at}
+                if await Workspaces(session).update(row.id, values, expected=seen):
+                    break
+        else:  # looked at again with the next observation, or the next try of the deletion
+            if without is None:
                 return False
-            callers = {one.id: one for one in await callers_of(session, row) if one.id != without}
-            changes = _wanted(row, callers)
-            if not changes:
-                return False
-            values = {"network": changed_network(row, **changes)}
-            await Workspaces(session).update(row.id, values)
+            raise EngineUnavailable(f"the workspace {target} is changing too fast")
         try:
             await self._reach.put_in_force(target)
         except EngineError as error:

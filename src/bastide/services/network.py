@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from bastide.domain.config import Config, NetworkConfig
 from bastide.domain.creation import UpdateWorkspace
 from bastide.domain.errors import Conflict, ValidationFailed
+from bastide.domain.lifecycle import DesiredState
 from bastide.domain.network import BlockedLog
 from bastide.engine.contract import Engine, UnknownMachine
 from bastide.services.caller import Caller
@@ -19,6 +20,7 @@ from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
 
+_ATTEMPTS = 8
 _POOL = 0x0B_A5_71_DE_01
 """Key of the lock under which addresses of the pool are taken."""
 
@@ -77,13 +79,26 @@ class NetworkService:
 
         Raises:
             ValidationFailed: the address is not in the pool.
-            Conflict: another account uses it.
+            Conflict: another account uses it, or the workspace is being deleted.
         """
         view = await self.get(caller, reference)
+        for _ in range(_ATTEMPTS):
+            if await self._commit(caller, view.row.id, ip):
+                break
+        else:
+            raise Conflict("The workspace is changing too fast; try again.")
+        with engine_failures():
+            await self._reach.put_in_force(view.row.id)
+        return await self.get(caller, view.row.id)
+
+    async def _commit(self, caller: Caller, workspace_id: str, ip: str | None) -> bool:
+        """Write the address; False when the row changed meanwhile."""
         async with self._database.write() as session:
             await self._database.serialise(session, _POOL)
             workspaces = Workspaces(session)
-            row = caller.require(await workspaces.get(view.row.id))
+            row = caller.require(await workspaces.get(workspace_id))
+            if row.desired_state is DesiredState.DELETED:
+                raise Conflict("The workspace is being deleted.", state="deleting")
             if ip is not None:
                 if ip not in self._pool:
                     raise ValidationFailed(
@@ -98,10 +113,8 @@ class NetworkService:
                         details={"field": "ip"},
                     )
             network = changed_network(row, outbound_ip=ip)
-            await workspaces.update(row.id, {"network": network})
-        with engine_failures():
-            await self._reach.put_in_force(view.row.id)
-        return await self.get(caller, view.row.id)
+            seen = {"updated_at": row.updated_at}
+            return await workspaces.update(row.id, {"network": network}, expected=seen)
 
     async def free_addresses(self, caller: Caller) -> list[str]:
         """The addresses of the pool that no other account uses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,10 @@ from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
+
+_ATTEMPTS = 8
+_Change = Callable[[Workspace], tuple[dict[str, Any], dict[str, Any]]]
+"""What becomes of a row: its columns, and what changes in `network`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +77,17 @@ class RuntimeAccessService:
             VmUnavailable: stored, but the machine could not be told.
         """
         row = await self._row(caller, reference)
-        ports = sorted({*row.network.get("ingress_ports", ()), RUNTIME_PORT})
-        if len(ports) > MAX_ENTRIES:
-            raise Conflict(
-                f"The workspace has {MAX_ENTRIES} open ports already and port {RUNTIME_PORT} would "
-                "be one more. Close one with PATCH /workspace/:id/network.",
-                details={"field": "ingress_ports"},
-            )
-        network: dict[str, Any] = {"ingress_ports": ports}
-        if row.network.get("public_access_set") is None:
-            network["public_access"] = True
+        _, network = _opened(row)
         done = row.runtime_enabled and all(row.network.get(k) == v for k, v in network.items())
         if not done or row.network.get("pending"):
-            row = await self._change(
-                caller,
-                row.id,
-                {"runtime_enabled": True, "raw_token": row.raw_token or new_raw_token()},
-                network,
-            )
+            row = await self._change(caller, row.id, _opened)
         return self._token(row)
 
     async def disable(self, caller: Caller, reference: str) -> Access:
         """Close the server: sessions and connections end. Tokens work again once it is enabled."""
         row = await self._row(caller, reference)
-        return _access(await self._change(caller, row.id, {"runtime_enabled": False}, {}))
+        closed = await self._change(caller, row.id, lambda _: ({"runtime_enabled": False}, {}))
+        return _access(closed)
 
     async def token(self, caller: Caller, reference: str, kind: Kind = "gateway") -> Token:
         """A fresh token: an hour, or 30 days for `workspace`.
@@ -114,7 +106,7 @@ class RuntimeAccessService:
         """
         row = await self._enabled(caller, reference)
         values = {"raw_token": new_raw_token(), "generation": Workspace.generation + 1}
-        return self._token(await self._change(caller, row.id, values, {}))
+        return self._token(await self._change(caller, row.id, lambda _: (values, {})))
 
     async def raw(self, caller: Caller, reference: str) -> RawToken:
         """The raw token with address and port.
@@ -139,15 +131,22 @@ class RuntimeAccessService:
             fresh = await self._reach.put_in_force(row.id)
         return _access(fresh or row)
 
-    async def _change(
-        self, caller: Caller, workspace_id: str, values: dict[str, Any], network: dict[str, Any]
-    ) -> Workspace:
-        """Commit, then put in force."""
-        async with self._database.write() as session:
-            workspaces = Workspaces(session)
-            row = _kept(caller.require(await workspaces.get(workspace_id)))
-            columns = {**values, "network": changed_network(row, **network)}
-            await workspaces.update(row.id, columns)
+    async def _change(self, caller: Caller, workspace_id: str, change: _Change) -> Workspace:
+        """Commit, then put in force.
+
+        The row is read anew when somebody changed it between reading and writing.
+        """
+        for _ in range(_ATTEMPTS):
+            async with self._database.write() as session:
+                workspaces = Workspaces(session)
+                row = _kept(caller.require(await workspaces.get(workspace_id)))
+                values, network = change(row)
+                columns = {**values, "network": changed_network(row, **network)}
+                seen = {"updated_at": row.updated_at}
+                if await workspaces.update(row.id, columns, expected=seen):
+                    break
+        else:
+            raise Conflict("The workspace is changing too fast; try again.")
         with engine_failures():
             fresh = await self._reach.put_in_force(workspace_id)
         if fresh is None:
@@ -165,6 +164,25 @@ class RuntimeAccessService:
 
     def _token(self, row: Workspace, kind: Kind = "gateway") -> Token:
         return Token(*self._gateway.token(row, kind))
+
+
+def _opened(row: Workspace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What enabling makes of the row.
+
+    Raises:
+        Conflict: it has 50 open ports already.
+    """
+    ports = sorted({*row.network.get("ingress_ports", ()), RUNTIME_PORT})
+    if len(ports) > MAX_ENTRIES:
+        raise Conflict(
+            f"The workspace has {MAX_ENTRIES} open ports already and port {RUNTIME_PORT} would "
+            "be one more. Close one with PATCH /workspace/:id/network.",
+            details={"field": "ingress_ports"},
+        )
+    network: dict[str, Any] = {"ingress_ports": ports}
+    if row.network.get("public_access_set") is None:
+        network["public_access"] = True
+    return {"runtime_enabled": True, "raw_token": row.raw_token or new_raw_token()}, network
 
 
 def _kept(row: Workspace) -> Workspace:

@@ -33,7 +33,7 @@ from bastide.store.workspaces import Filter, Workspaces
 WAIT_READY = 600.0
 REFUSED = "validation_error"
 """The engine's code for a document that asks for what cannot be."""
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 
 
 class WorkspaceService:
@@ -126,17 +126,24 @@ class WorkspaceService:
         view = await self.get(caller, reference)
         config = body.config or Config()
         image = await self._catalogue.resolve(view.row.image) if _resizes(config) else None
-        try:
-            async with self._database.write() as session:
-                workspaces = Workspaces(session)
-                row = caller.require(await workspaces.get(view.row.id))
-                if row.desired_state is DesiredState.DELETED:
-                    raise Conflict("The workspace is being deleted.", state="deleting")
-                values = await self._changes(session, caller, row, body, config=config, image=image)
-                if values:
-                    await workspaces.update(row.id, values)
-        except Duplicate:
-            raise _slug_taken(body.slug) from None
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._database.write() as session:
+                    workspaces = Workspaces(session)
+                    row = caller.require(await workspaces.get(view.row.id))
+                    if row.desired_state is DesiredState.DELETED:
+                        raise Conflict("The workspace is being deleted.", state="deleting")
+                    values = await self._changes(
+                        session, caller, row, body, config=config, image=image
+                    )
+                    seen = {"updated_at": row.updated_at}
+                    done = not values or await workspaces.update(row.id, values, expected=seen)
+            except Duplicate:
+                raise _slug_taken(body.slug) from None
+            if done:
+                break
+        else:
+            raise Conflict("The workspace is changing too fast; try again.")
         if "network" in values:
             await self._put_in_force(row)
         return await self.get(caller, view.row.id)
