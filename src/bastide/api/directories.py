@@ -18,7 +18,7 @@ def make_directories(settings: Settings) -> None:
     bastion's map by the bastion's.
 
     Raises:
-        UnknownUserError: the api's or the edge's user is missing (only asked when root).
+        UnknownUserError: one of the users is missing (only asked when root).
     """
     for path in (settings.state_dir, settings.run_dir):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
