@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -30,6 +30,7 @@ TOLD_WITHIN = 1.0
 """Seconds a change waits for the resolver; without it names stay closed rather than open."""
 _MOST_AT_ONCE = 256
 _log = structlog.get_logger(__name__)
+_Question = tuple[asyncio.StreamWriter, Ask]
 
 
 class Desk:
@@ -51,7 +52,8 @@ class Desk:
         self._number = 0
         self._heard = 0
         self._progress = asyncio.Condition()
-        self._asked: asyncio.Queue[Ask] = asyncio.Queue(maxsize=4096)
+        # Each with the connection it came by: numbers of one mean nothing on the next.
+        self._asked: asyncio.Queue[_Question] = asyncio.Queue(maxsize=4096)
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -137,7 +139,7 @@ class Desk:
         _log.info("resolver.connected", restricted=len(self._restrictions))
         try:
             while line := await reader.readline():
-                await self._hear(FromResolver.model_validate_json(line))
+                await self._hear(FromResolver.model_validate_json(line), writer)
         except (ValidationError, ValueError, ConnectionError) as error:
             _log.warning("resolver.cut_off", reason=str(error)[:300])
         finally:
@@ -147,9 +149,9 @@ class Desk:
                 async with self._progress:
                     self._progress.notify_all()
 
-    async def _hear(self, line: FromResolver) -> None:
+    async def _hear(self, line: FromResolver, writer: asyncio.StreamWriter) -> None:
         if line.ask is not None:
-            await self._asked.put(line.ask)
+            await self._asked.put((writer, line.ask))
         if line.told is not None:
             self._note(line.told)
         if line.heard is not None:
@@ -160,17 +162,28 @@ class Desk:
     async def _grant(self) -> None:
         """Answer questions, as many as are waiting in one transaction."""
         while True:
-            asks = [await self._asked.get()]
-            while len(asks) < _MOST_AT_ONCE and not self._asked.empty():
-                asks.append(self._asked.get_nowait())
-            try:
-                granted = await self._firewall.permit(_wanted(asks))
-            except NotReady as error:
-                _log.error("resolver.not_granted", reason=error.message)
-                granted = [() for _ in asks]
-            for ask, addresses in zip(asks, granted, strict=True):
-                self._write(FromNode(grant=Grant(number=ask.number, addresses=addresses)))
-                self._note(Told(workspace=ask.workspace, name=ask.name, addresses=addresses))
+            asked = [await self._asked.get()]
+            while len(asked) < _MOST_AT_ONCE and not self._asked.empty():
+                asked.append(self._asked.get_nowait())
+            asks = [ask for writer, ask in asked if writer is self._writer]
+            if asks:
+                try:
+                    await self._answer(asks, self._writer)
+                except Exception:  # noqa: BLE001 - without this task no name opens any more
+                    _log.exception("resolver.grant_failed", asks=len(asks))
+
+    async def _answer(self, asks: Sequence[Ask], writer: asyncio.StreamWriter | None) -> None:
+        """Let in what was asked for by `writer`, and tell it."""
+        granted: Sequence[tuple[IPv4Address, ...]] = [() for _ in asks]
+        try:
+            granted = await self._firewall.permit(_wanted(asks))
+        except NotReady as error:
+            _log.error("resolver.not_granted", reason=error.message)
+        if writer is not self._writer:
+            return
+        for ask, addresses in zip(asks, granted, strict=True):
+            self._write(FromNode(grant=Grant(number=ask.number, addresses=addresses)))
+            self._note(Told(workspace=ask.workspace, name=ask.name, addresses=addresses))
 
 
 def _wanted(
