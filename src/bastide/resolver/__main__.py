@@ -23,25 +23,34 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(chosen: Settings, udp: socket.socket, tcp: socket.socket) -> None:
-    """Answer until SIGTERM or SIGINT."""
+    """Answer until SIGTERM or SIGINT.
+
+    Raises:
+        Exception: one of its two tasks has failed. Without the node nothing new would be granted,
+            so the process ends, to be started again.
+    """
     upstream = Upstream(chosen.network.nameservers, chosen.network.subnet)
     node = Node(chosen.resolver_socket)
     tasks = [
         asyncio.create_task(node.run()),
         asyncio.create_task(serve(Answers(node, upstream), udp, tcp)),
     ]
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, tasks[1].cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     _log.info("resolver.ready", upstream=upstream.servers)
     if not upstream.servers:
         _log.warning(
             "workspaces cannot resolve names: this host has no name server; set network.nameservers"
         )
+    ended = asyncio.create_task(stopping.wait())
+    await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (ended, *tasks):
+        task.cancel()
     with suppress(asyncio.CancelledError):
-        await tasks[1]
-    tasks[0].cancel()
-    with suppress(asyncio.CancelledError):
-        await tasks[0]
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
 
 def main() -> int:
