@@ -132,6 +132,19 @@ async def test_system_calls_are_refused(running: Node, number: int) -> None:
     assert (await sh(running, f'python3 -c "{code}"')).output == "1"
 
 
+async def test_internet_sockets(running: Node) -> None:
+    """TCP, UDP, multipath TCP and ping on both families; the errors of others are the usual."""
+    code = """
+import ctypes
+l = ctypes.CDLL(None, use_errno=True)
+for call in ((2,1,0), (2,0x80801,6), (2,1,262), (2,2,17), (10,0x80002,0), (10,1,6), (2,2,1),
+             (10,2,58), (2,3,1), (10,3,58), (2,5,132), (2,1,132), (10,2,136), (2,2,255)):
+    print(0 if l.socket(*call) >= 0 else ctypes.get_errno(), end=" ")
+"""
+    done = await sh(running, f"python3 -c '{code}'")
+    assert done.output.split() == "0 0 0 0 0 0 0 0 1 1 94 93 93 38".split()  # noqa: SIM905
+
+
 async def test_clone3_is_unknown(running: Node) -> None:
     """clone3, whose flags cannot be checked, answers ENOSYS and programs fall back to clone."""
     code = "import ctypes; l=ctypes.CDLL(None,use_errno=True); l.syscall(435,0,0); print(ctypes.get_errno())"  # noqa: E501

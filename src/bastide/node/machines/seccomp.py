@@ -3,7 +3,8 @@
 What is not on it fails with ENOSYS, so that libraries fall back as on an older kernel; what is
 refused on purpose fails with EPERM. Left out are all ways to new namespaces and mounts, kernel
 modules, bpf, perf, keys, io_uring, userfaultfd, and clocks (field notes 5.2, row 9). Sockets are
-limited to unix, IPv4, IPv6 and the netlink families ordinary programs use.
+limited to unix, TCP, UDP and ping on IPv4 and IPv6, and the netlink families ordinary programs
+use.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _NEW_NAMESPACES = 0x7E020000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0x40000, 0xFFFFFFFF)
 _AF_NETLINK = 16
-_FAMILIES = (0, 1, 2, 10)  # unspecified, unix, inet, inet6
+_FAMILIES = (0, 1)  # unspecified, unix: any type and protocol
+_STREAM, _DGRAM, _RAW = 1, 2, 3
+_TYPE, _INT = 0xF, 0xFFFFFFFF  # the bits of both that the kernel looks at
+_TCP, _UDP, _MPTCP = 6, 17, 262
+_INTERNET = {2: 1, 10: 58}  # inet, inet6, and the protocol of ping on each
+_MISSING = (
+    1,
+    _TCP,
+    _UDP,
+    33,
+    58,
+    132,
+    136,
+)  # of those, what a program may try: dccp, sctp, udplite
 _LAST_FAMILY = 46
 _NETLINK = (0, 4, 15)  # route, sock_diag, kobject_uevent
 _LAST_NETLINK = 22
@@ -112,8 +126,10 @@ def _sockets() -> list[dict[str, Any]]:
     rules += [
         _refuse(("socket",), errno.EAFNOSUPPORT, _argument(0, family))
         for family in range(_LAST_FAMILY + 1)
-        if family not in (*_FAMILIES, _AF_NETLINK)
+        if family not in (*_FAMILIES, *_INTERNET, _AF_NETLINK)
     ]
+    for family, ping in _INTERNET.items():
+        rules += _internet(family, ping)
     for protocol in range(_LAST_NETLINK + 1):
         both = (_argument(0, _AF_NETLINK), _argument(2, protocol))
         if protocol in _NETLINK:
@@ -121,6 +137,33 @@ def _sockets() -> list[dict[str, Any]]:
         else:
             rules.append(_refuse(("socket",), errno.EPROTONOSUPPORT, *both))
     return rules
+
+
+def _internet(family: int, ping: int) -> list[dict[str, Any]]:
+    """TCP, UDP and ping; the errors are those of a kernel that has nothing else.
+
+    EPERM for raw sockets is what makes programs try ping's own. A protocol that is not named here
+    is answered with the ENOSYS of all that is unknown.
+    """
+    of = _argument(0, family)
+    rules = []
+    for kind, protocols in ((_STREAM, (0, _TCP, _MPTCP)), (_DGRAM, (0, _UDP, ping))):
+        of_kind = (of, _masked(1, _TYPE, kind))
+        rules += [_allow(("socket",), *of_kind, _masked(2, _INT, one)) for one in protocols]
+        rules += [
+            _refuse(("socket",), errno.EPROTONOSUPPORT, *of_kind, _masked(2, _INT, one))
+            for one in _MISSING
+            if one not in protocols
+        ]
+    for kind in range(_TYPE + 1):
+        if kind not in (_STREAM, _DGRAM):
+            number = errno.EPERM if kind == _RAW else errno.ESOCKTNOSUPPORT
+            rules.append(_refuse(("socket",), number, of, _masked(1, _TYPE, kind)))
+    return rules
+
+
+def _masked(index: int, mask: int, value: int) -> dict[str, Any]:
+    return _argument(index, mask, "SCMP_CMP_MASKED_EQ", second=value)
 
 
 def _argument(
