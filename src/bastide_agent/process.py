@@ -14,7 +14,7 @@ import signal
 import stat
 from collections.abc import Callable, Mapping, Sequence
 
-CHILD_OOM_SCORE = 500
+CHILD_OOM_SCORE = 600  # the agent and process 1 have 100
 RESET_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -75,18 +75,18 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
     raise SpawnError(name, found)
 
 
-def _set_own_oom_score(score: int) -> bool:
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(fd, b"%d" % score)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+def _expose(pid: int) -> None:
+    """Let the kernel end a process, and whatever it starts from now on, before the agent.
+
+    From outside and after the start: if the agent took the score on and passed it on, it would
+    be the largest victim itself while a busy machine keeps it waiting for the new process.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % CHILD_OOM_SCORE)
+        finally:
+            os.close(fd)
 
 
 def spawn(
@@ -110,10 +110,8 @@ def spawn(
         actions = [(os.POSIX_SPAWN_OPEN, 0, tty, os.O_RDWR, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2)]
     places.enter()
-    # The score is inherited; set before and not after, so that no grandchild ever lacks it.
-    scored = _set_own_oom_score(CHILD_OOM_SCORE)
     try:
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             program, list(argv), places.env, file_actions=actions,
             setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS,
         )  # fmt: skip
@@ -121,9 +119,8 @@ def spawn(
         raise SpawnError(argv[0], error.errno or errno.EINVAL) from None
     except ValueError:
         raise SpawnError(argv[0], errno.EINVAL) from None
-    finally:
-        if scored:
-            _set_own_oom_score(0)
+    _expose(pid)
+    return pid
 
 
 def on_exit(pid: int, ended: Callable[[int], None]) -> None:
@@ -192,9 +189,14 @@ def kill_tree(leader: int, number: int = signal.SIGKILL) -> None:
     """Signal a child of ours that has not been waited for, and every process it started.
 
     SIGKILL goes on until no new one appears, so that none escapes by forking meanwhile. The tree
-    is read before the first kill, because orphans lose their place in it.
+    is read before the first kill, because orphans lose their place in it; before that the
+    leader's group is stopped, all of it in one step, so that a fork bomb neither grows nor keeps
+    us from the processor.
     """
     seen = {leader}
+    if number == signal.SIGKILL:
+        with contextlib.suppress(OSError):
+            os.killpg(leader, signal.SIGSTOP)
     for _ in range(16 if number == signal.SIGKILL else 1):
         members = tree(seen)
         for pid in members:

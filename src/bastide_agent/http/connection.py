@@ -53,6 +53,11 @@ class Connection(asyncio.Protocol):
         self._reading_head = True
         self._discarded = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it has no request that is being answered."""
+        return self._task is None and self._channel is None
+
     # -- what asyncio tells us
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

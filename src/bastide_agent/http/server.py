@@ -28,7 +28,7 @@ class Server:
         self.token = token
         self.port = 0
         self._listener: asyncio.Server | None = None
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # oldest first
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Port 0 takes a free one; `port` says which.
@@ -61,13 +61,24 @@ class Server:
                 connection.abort()
 
     def admit(self, connection: Connection) -> bool:
-        """Count a new connection; False when there are too many."""
-        self._connections.add(connection)
-        return len(self._connections) <= MAX_CONNECTIONS
+        """Count a new connection; False when there are too many that are in use.
+
+        Of those that wait for a request the oldest makes room: whoever opens hundreds and says
+        nothing shuts nobody out.
+        """
+        self._connections[connection] = None
+        if len(self._connections) <= MAX_CONNECTIONS:
+            return True
+        for oldest in self._connections:
+            if oldest.waiting and oldest is not connection:
+                del self._connections[oldest]
+                oldest.abort()
+                return True
+        return False
 
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     async def dispatch(self, request: Request) -> Response | None:
         """Answer one request; every error becomes an envelope (spec runtime 0.1).
