@@ -28,6 +28,7 @@ LOOK_SECONDS = 0.25  # between looks at what the control plane says
 STRANGERS = 256  # connections that have proven nothing yet
 STRANGERS_PER_SOURCE = 32
 PASSAGES = 128  # open at once by one connection
+REFUSALS = 10  # of one connection, after which it ends
 HASHING = 2  # passwords looked at together: each takes 16 MiB
 PASSWORD_BYTES = 256
 NO_SHELL = "the bastion has no shell: use ssh root@ID -J root@BASTION"
@@ -93,6 +94,7 @@ class Guest(asyncssh.SSHServer):
         self._proven: Opened | None = None
         self._method = ""
         self._passages: dict[Passage, str] = {}
+        self._refusals = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Take it, unless too many are at the door already."""
@@ -149,6 +151,8 @@ class Guest(asyncssh.SSHServer):
         if not bastion.wariness.listens(self._source):
             return False
         opened = await self._opened_by(username, password)
+        if not bastion.wariness.listens(self._source):  # others of that source were wrong meanwhile
+            return False
         if opened is not None and opened():
             self._proving, self._method = opened, "password"
             return True
@@ -194,6 +198,7 @@ class Guest(asyncssh.SSHServer):
         if dest_port != SSH_PORT or door is None:
             target = name if _NAME.fullmatch(name) else ""
             log.warning("bastion.not_forwarded", source=self._source, target=target)
+            self._refuse()
             raise asyncssh.ChannelOpenError(
                 _PROHIBITED,
                 "the bastion forwards only to port 22 of workspaces that this credential opens",
@@ -236,6 +241,13 @@ class Guest(asyncssh.SSHServer):
                 passage.close()
         if not opened and self._conn is not None:
             self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, "SSH access was taken back")
+
+    def _refuse(self) -> None:
+        """Count who looks for workspaces that are not his; who goes on is sent away."""
+        self._bastion.wariness.refused(self._source)
+        self._refusals += 1
+        if self._refusals >= REFUSALS and self._conn is not None:
+            self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, "too many refused connections")
 
     async def _forward(self, door: Door) -> Passage:
         if len(self._passages) >= PASSAGES:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from bastide.bastion import wariness
-from bastide.bastion.wariness import FORGIVEN, LAST_DELAY, PATIENCE, Wariness, neighbourhood
+from bastide.bastion.wariness import (
+    FORGIVEN,
+    LAST_DELAY,
+    PATIENCE,
+    UNAIMED,
+    Wariness,
+    neighbourhood,
+)
 
 
 class Clock:
@@ -21,7 +28,7 @@ def test_each_failure_takes_longer_until_none_is_heard() -> None:
     """Delays double up to a bound; after ten failures that source may say no more passwords."""
     clock = Clock()
     wary = Wariness(clock)
-    delays = [wary.failed("203.0.113.7", "") for _ in range(PATIENCE)]
+    delays = [wary.failed("203.0.113.7", "abc234") for _ in range(PATIENCE)]
     assert delays[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert max(delays) == LAST_DELAY
     assert not wary.listens("203.0.113.7")
@@ -29,7 +36,29 @@ def test_each_failure_takes_longer_until_none_is_heard() -> None:
     clock.now += FORGIVEN
     assert wary.listens("203.0.113.7")
     clock.now += FORGIVEN * PATIENCE
-    assert wary.failed("203.0.113.7", "") == 0.5
+    assert wary.failed("203.0.113.7", "abc234") == 0.5
+
+
+def test_a_guess_at_all_counts_for_more() -> None:
+    """A wrong password said for any workspace silences its source after four, and longer."""
+    clock = Clock()
+    wary = Wariness(clock)
+    for _ in range(4):
+        assert wary.listens("203.0.113.7")
+        wary.failed("203.0.113.7", "")
+    assert not wary.listens("203.0.113.7")
+    clock.now += FORGIVEN * UNAIMED
+    assert wary.listens("203.0.113.7")
+    assert wary.failed("203.0.113.9", "") > wary.failed("203.0.113.8", "abc234")
+
+
+def test_looking_for_workspaces_counts() -> None:
+    """Who asks for workspaces that are not his may soon say no password either."""
+    wary = Wariness(Clock())
+    for _ in range(PATIENCE):
+        assert wary.listens("203.0.113.7")
+        wary.refused("203.0.113.7")
+    assert not wary.listens("203.0.113.7")
 
 
 def test_many_sources_at_one_workspace_are_slowed() -> None:
@@ -60,6 +89,6 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wariness, "REMEMBERED", 3)
     wary = Wariness(Clock())
     for number in range(10):
-        wary.failed(f"203.0.113.{number}", "")
+        wary.failed(f"203.0.113.{number}", f"name{number}")
     assert len(wary._sources._until) == 3
-    assert wary.failed("203.0.113.0", "") == 0.5
+    assert wary.failed("203.0.113.0", "name0") == 0.5
