@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -50,7 +51,7 @@ async def test_few_workspaces_with_many_questions_leave_room_for_others() -> Non
             tasks.append(asyncio.create_task(answers.answer(address, wire, tcp=False)))
 
     for workspace in range(16):
-        ask(workspace, 2 * MOST_OF_ONE, lambda number, w=workspace: f"n{number}.w{w}.example")
+        ask(workspace, 2 * MOST_OF_ONE, partial("n{1}.w{0}.example".format, workspace))
     taken = MOST_OF_ALL // 2
     try:
         async with asyncio.timeout(60):
