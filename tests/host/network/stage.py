@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,20 @@ OPENED = "192.168.77.7"  # private, and listed in network.allow_private
 ALIBABA = "100.100.100.200"
 AZURE = "168.63.129.16"
 POOLED = "203.0.113.99"  # an address of network.outbound_pool
+DEADLINE = 90.0  # seconds a guest has for what it is told; its own waits are shorter
 OUTSIDE = (INTERNET, ELSEWHERE, RESOLVER, METADATA, PRIVATE, OPENED, ALIBABA, AZURE)
+
+
+def answer_of(process: subprocess.Popen[str], within: float = DEADLINE) -> Any:
+    """The next line a process prints, as JSON; one line at a time, so nothing is held back.
+
+    Raises:
+        TimeoutError: it prints none in time.
+    """
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], within)[0]:
+        raise TimeoutError(f"{process.args!r} did not answer within {within:g} s")
+    return json.loads(process.stdout.readline())
 
 
 class Guest:
@@ -74,8 +88,7 @@ class Guest:
         self.process.stdout.close()
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        return answer_of(self.process)
 
 
 class Machine(Guest):
@@ -123,8 +136,7 @@ class NameServer:
         self.process.stdout.close()
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        return answer_of(self.process)
 
 
 class Stage:
