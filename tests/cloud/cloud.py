@@ -11,17 +11,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from tests.cache import own_cache
+from tests.cloud.place import free_place, id_base, subnet
 from tests.host.leaks import traces
 
 from bastide.client import Bastide
 from bastide.settings import Listen, Machines, Network, Settings
 
 BASTIDE = Path(sys.executable).with_name("bastide")
-CACHE = Path(os.environ.get("BASTIDE_TEST_CACHE", "/var/tmp/bastide-test-cache"))
 RUNNING = "BASTIDE_TEST_RUNNING"
 """Set to 1: use the cloud that runs on this host, named by BASTIDE_* or by its own settings."""
 DEADLINE = 300.0
@@ -94,15 +94,19 @@ def running_cloud() -> Iterator[Cloud]:
 @contextmanager
 def own_cloud() -> Iterator[Cloud]:
     """A cloud of its own, taken down afterwards; nothing of it may be left."""
-    with tempfile.TemporaryDirectory(prefix="bastide-cloud-", dir="/var/tmp") as base:
+    cache = own_cache()
+    with (
+        free_place(cache / "places") as place,
+        tempfile.TemporaryDirectory(prefix="bastide-cloud-", dir="/var/tmp") as base,
+    ):
         Path(base).chmod(0o755)
-        settings = own_settings(Path(base))
+        settings = own_settings(Path(base), place)
         server = variables(settings)
         settings.state_dir.mkdir()
         for name in ("runtime", "bundle", "images"):
             # What was prepared is shared by all clouds of the tests.
-            (CACHE / name).mkdir(parents=True, exist_ok=True)
-            (settings.state_dir / name).symlink_to(CACHE / name)
+            (cache / name).mkdir(exist_ok=True)
+            (settings.state_dir / name).symlink_to(cache / name)
         cloud = Cloud(settings, server, {})
         try:
             cloud.run("prepare", timeout=1200)
@@ -117,17 +121,17 @@ def own_cloud() -> Iterator[Cloud]:
             assert not settings.run_dir.exists()
 
 
-def own_settings(base: Path) -> Settings:
+def own_settings(base: Path, place: int) -> Settings:
     """Settings that share nothing with another cloud: directories, ports, network, ids."""
-    number = os.getpid() % 30
     return Settings(
         state_dir=base / "state",
         run_dir=base / "run",
         listen=Listen(api=free_address(), gateway=free_address(), ssh=free_address()),
         network=Network(
-            subnet=IPv4Network(f"10.{150 + number}.0.0/16"), table=f"bastide_test{os.getpid()}"
+            subnet=subnet(place),
+            table=f"bastide_test{os.getpid()}",
         ),
-        machines=Machines(id_base=2_000_000_000 + number * 70_000_000),
+        machines=Machines(id_base=id_base(place)),
     )
 
 
