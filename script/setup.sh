@@ -68,8 +68,31 @@ packages_of() { # packages_of SECTION...: the packages of script/packages
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
+POLICY=${POLICY:-/usr/sbin/policy-rc.d}
+POLICY_MARK="# made by Bastide while it installs packages"
+
+# No daemon may start only because its package came in. A file of the host's own is left alone; one
+# of ours can only be what a killed run left.
+hold_daemons() {
+    if [ -e "$POLICY" ] || [ -L "$POLICY" ]; then
+        release_daemons
+        [ ! -e "$POLICY" ] && [ ! -L "$POLICY" ] || return 0
+    fi
+    trap release_daemons EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY"
+    chmod 755 "$POLICY"
+}
+
+release_daemons() {
+    if [ -f "$POLICY" ] && grep -qxF "$POLICY_MARK" "$POLICY"; then
+        rm -f "$POLICY"
+    fi
+}
+
 install_packages() { # install_packages SECTION...
-    local missing=() name policy=/usr/sbin/policy-rc.d ours=no had_haproxy=no had_sshd=no
+    local missing=() name log had_haproxy=no had_sshd=no
     installed haproxy && had_haproxy=yes
     installed openssh-server && had_sshd=yes
     for name in $(packages_of "$@"); do
@@ -82,26 +105,24 @@ install_packages() { # install_packages SECTION...
         return
     fi
     note "installing: ${missing[*]}"
-    # No daemon may start only because its package came in.
-    if [ ! -e $policy ]; then
-        ours=yes
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-    fi
+    hold_daemons
+    log=$(mktemp --tmpdir bastide-apt.XXXXXXXXXX)
     export DEBIAN_FRONTEND=noninteractive
     local outcome=0
-    if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >/tmp/bastide-apt.log 2>&1 </dev/null; then
+    if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
         # Perhaps only the lists are old or absent.
         { apt-get update -qq &&
             apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
-            >>/tmp/bastide-apt.log 2>&1 </dev/null || outcome=$?
+            >>"$log" 2>&1 </dev/null || outcome=$?
     fi
-    [ $ours = no ] || rm -f $policy
+    release_daemons
+    trap - EXIT INT TERM
     if [ $outcome -ne 0 ]; then
-        tail -n 20 /tmp/bastide-apt.log >&2
+        tail -n 20 "$log" >&2
         fail "Debian packages could not be installed: ${missing[*]}" \
-            "check that apt-get works (network, /etc/apt/sources.list.d), then run this again; full log: /tmp/bastide-apt.log"
+            "check that apt-get works (network, /etc/apt/sources.list.d), then run this again; full log: $log"
     fi
+    rm -f "$log"
     if [ $had_haproxy = no ] && [ -d /run/systemd/system ]; then
         # Bastide starts its own HAProxy; Debian's service must not take part at the next boot.
         systemctl disable --quiet --now haproxy.service || true
