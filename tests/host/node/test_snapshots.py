@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.host.node.conftest import opened_node, spec
@@ -19,7 +20,9 @@ from tests.host.node.waiting import until
 from bastide.domain.machine import MachineState, RuntimeAccess, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
 from bastide.node import kernel
+from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, NoSnapshot, NoSpace, NotFound, Unsupported
+from bastide.node.machines import revival
 from bastide.node.machines.criu import Criu
 from bastide.node.machines.host import Host
 from bastide.node.network import Network
@@ -171,6 +174,27 @@ async def test_processes_connections_and_files_come_back(node: Node) -> None:
         assert after[5] > 0, "the watch was lost"
         assert after[6] > before[6], "the clock went back"
         assert (await shell(node.host, MACHINE, "cat /root/log")).output == "one\ntwo"
+
+
+async def test_the_agent_is_out_of_reach_until_it_has_its_new_tokens(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the agent that came back still takes its former tokens, nobody can hand it one."""
+    await node.fleet.create(SPEC)
+    await node.fleet.start(SPEC)
+    await node.captures.take(MACHINE, SnapshotAfter.STOP)
+    reached: list[str] = []
+
+    async def told(address: str, *arguments: Any) -> None:
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(address, 9990)
+        reached.append(address)
+        await tell(address, *arguments)
+
+    monkeypatch.setattr(revival, "tell", told)
+    restored = await node.captures.bring_back(SPEC)
+    assert reached == [restored.address]
+    assert "tasks" in await request(node, "GET", "/exec")
 
 
 async def test_a_snapshot_leaves_the_machine_running(node: Node) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bastide.domain.machine import MachineSpec
+from bastide.domain.machine import RUNTIME_PORT, SSH_PORT, MachineSpec
+from bastide.domain.network import NetworkPolicy
 from bastide.node.agent import tell
 from bastide.node.errors import BootFailed
 from bastide.node.machines.boot import Clock, boot_document
@@ -17,6 +18,8 @@ from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
 from bastide.node.snapshots import SnapshotRecord
 from bastide.node.store import BootRecord
+
+_AGENT_PORTS = (RUNTIME_PORT, SSH_PORT)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,21 @@ class Revival:
                 os.close(output)
         with self.clock.stage("agent"):
             await self._renew(record)
+            await self.host.network.apply(self.spec.id, self.spec.network)
         return record
+
+    @property
+    def _shut(self) -> NetworkPolicy:
+        """The policy without the ways to the agent, which has its former tokens until `_renew`.
+
+        The rest is in force at once: a connection that came back would be reset by a firewall
+        that is closed to it, for its first packet is sent before the agent can be told anything.
+        """
+        wanted = self.spec.network
+        ports = tuple(port for port in wanted.ingress_ports if port not in _AGENT_PORTS)
+        return wanted.model_copy(
+            update={"public_access": False, "ssh": False, "ingress_ports": ports}
+        )
 
     async def _pass(
         self, restoring: asyncio.Task[None], watch: Callable[[int], BootRecord]
@@ -70,7 +87,7 @@ class Revival:
             pid = await reached
             record = watch(pid)
             with self.clock.stage("network"):
-                await self.host.network.attach(self.spec.id, pid, self.spec.network)
+                await self.host.network.attach(self.spec.id, pid, self._shut)
             self.gate.let_pass()
             await restoring
             return record
