@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bastide.node.routes import ROUTES
+
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
@@ -55,3 +57,15 @@ def test_promises_name_their_tests() -> None:
     for file, function in named:
         source = (ROOT / file).read_text()
         assert not function or f"def {function}(" in source, f"{file}::{function}"
+
+
+def test_every_call_of_the_sockets_is_described() -> None:
+    """docs/architecture.md names each path of the node's socket and of the control port."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    paths = {route.path.replace("{machine}", "{id}") for route in ROUTES}
+    for source in (ROOT / "src/bastide_agent").rglob("*.py"):
+        paths |= set(re.findall(r'"(/control/[a-z]+)"', source.read_text()))
+    described = set(re.findall(r"/(?:v1|control)/[\w/{}]+", text))
+    powers = {"/v1/machines/{id}/pause", "/v1/machines/{id}/resume"}  # share the line of kill
+    assert paths - described - powers == set()
+    assert "resolver.sock" in text

@@ -24,7 +24,7 @@ def up(
         float, typer.Option(help="With --detach: seconds until everything must answer.")
     ] = 90.0,
 ) -> None:
-    """Start node, api and edge, and start them again when they end.
+    """Start node, resolver, api, edge and bastion, and start them again when they end.
 
     In the foreground their logs are shown, and Ctrl-C stops them. Workspaces keep running
     whatever happens to these processes.
