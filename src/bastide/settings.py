@@ -12,7 +12,7 @@ import os
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -138,6 +138,16 @@ class Ssh(Section):
     )
 
 
+class Storage(Section):
+    """Where disks and snapshots lie below `state_dir`."""
+
+    pool: Literal["auto", "off"] | Annotated[int, Field(ge=512)] = Field(
+        "auto",
+        description="a file system with shared blocks in a sparse file: MiB it may take, off, or "
+        "auto: all that is free, where the host's own file system has no shared blocks",
+    )
+
+
 class Database(Section):
     """Where the control plane keeps its rows."""
 
@@ -169,6 +179,7 @@ class Settings(BaseSettings):
     machines: Machines = Machines()
     prices: Prices = Prices()
     ssh: Ssh = Ssh()
+    storage: Storage = Storage()
     database: Database = Database()
     log: Log = Log()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +40,7 @@ def prepare(
     try:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         ensure_runtime(state_dir, say)
+        _snapshots(state_dir, say)
         build_bundle(state_dir, lambda text: say(f"agent: {text}"))
         for _, found in wanted:
             if found is not None:
@@ -47,6 +50,17 @@ def prepare(
             f"preparing failed: {error}",
             "mend that and run bastide prepare again; what is done is not done twice",
         ) from None
+
+
+def _snapshots(state_dir: Path, say: Callable[[str], None]) -> None:
+    """Have criu; a host that cannot has a cloud without snapshots, and is told so."""
+    from bastide.prepare.archive import PrepareError
+    from bastide.prepare.criu import ensure_criu
+
+    try:
+        ensure_criu(state_dir, say)
+    except PrepareError as error:
+        say(f"snapshots: there will be none: {error}")
 
 
 class _Steps:

@@ -36,6 +36,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield programs.users(settings)
     yield storage.space(settings)
     yield storage.reflinks(settings)
+    yield storage.snapshots(settings)
     yield network.firewall()
     yield network.forwarding()
     yield network.subnet(settings)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from bastide.doctor.finding import Finding, fail, ok, warn
+from bastide.doctor.programs import PATH
+from bastide.node import reflink
+from bastide.node.machines.criu import FLOOR, HOME, read_version
+from bastide.node.pool import MKFS, Pool
+from bastide.node.rehearsal import proven
 from bastide.settings import Settings
 
 GIB = 1024**3
 LEAST_GIB = 2
 LITTLE_GIB = 10
-FICLONE = 0x40049409
 
 
 def space(settings: Settings) -> Finding:
@@ -30,25 +32,46 @@ def space(settings: Settings) -> Finding:
 
 
 def reflinks(settings: Settings) -> Finding:
-    """Whether the file system can copy a disk without copying its bytes."""
+    """Whether disks can be copied without copying their bytes, here or in the pool."""
+    pool = Pool.of(settings)
+    if pool.file.exists():
+        size, taken = pool.file.stat().st_size / GIB, pool.file.stat().st_blocks * 512 / GIB
+        return ok("reflinks", f"in the pool {pool.file}: {taken:.1f} of {size:.0f} GiB taken")
     place = _there(settings.state_dir)
     try:
-        with (
-            tempfile.TemporaryFile(dir=place) as source,
-            tempfile.TemporaryFile(dir=place) as copy,
-        ):
-            source.write(b"x" * 4096)
-            source.flush()
-            fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
-    except PermissionError:
-        return warn("reflinks", f"{place} is not writable, so not tried", "run it with sudo")
-    except OSError:
+        supported = reflink.supported(place)
+    except OSError as error:
+        says = f"they cannot be tried in {place}: {error.strerror}"
+        return warn("reflinks", says, "run it with sudo")
+    return ok("reflinks", "work") if supported else _without_reflinks(settings)
+
+
+def _without_reflinks(settings: Settings) -> Finding:
+    """What becomes of a host whose file system has none."""
+    says = f"the file system of {settings.state_dir} has none"
+    if settings.storage.pool == "off":
         return warn(
             "reflinks",
-            f"the file system of {settings.state_dir} has none; copies of disks copy their bytes",
-            "XFS or btrfs for state_dir make snapshots and forks instant",
+            f"{says}; copies of disks copy their bytes",
+            "set storage.pool to auto, or put state_dir on XFS or btrfs",
         )
-    return ok("reflinks", "work")
+    if shutil.which(MKFS, path=PATH) is None:
+        return warn(
+            "reflinks", f"{says}, and {MKFS} is missing", "apt-get install xfsprogs, then restart"
+        )
+    return ok("reflinks", f"{says}; a pool is made for disks when the cloud starts")
+
+
+def snapshots(settings: Settings) -> Finding:
+    """Whether memory can be captured: criu is there, and a trial of the node has succeeded."""
+    found = read_version(settings.state_dir / "runtime" / HOME / "criu")
+    if found is None:
+        return warn("snapshots", "criu is not there: no snapshots of memory", "bastide prepare")
+    if not found.enough:
+        return warn("snapshots", f"criu {found.text} is too old ({FLOOR})", "bastide prepare")
+    if not proven(settings.state_dir):
+        return ok("snapshots", f"criu {found.text}; the node tries it when it starts")
+    return ok("snapshots", f"criu {found.text}, tried on this kernel")
 
 
 def _there(path: Path) -> Path:

@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from bastide.node import kernel, loop, reflink
 from bastide.node.errors import BootFailed, Conflict, NoSpace
 
@@ -27,6 +29,7 @@ _MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", str(_BYTES_PER_INODE), "-m
 _MOUNT = "discard,noinit_itable,errors=remount-ro"
 _LAYERS = ("upper", "work")
 _FREE_TIMEOUT = 10.0
+_log = structlog.get_logger(__name__)
 _PROGRAM_TIMEOUT = 300.0
 """Seconds for mkfs, e2fsck or resize2fs; on a disk of 100 GiB they take few."""
 
@@ -36,10 +39,37 @@ class Disks:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.resolve()  # as the kernel lists the files of loop devices
+        self.directories: tuple[Path, ...] = (self.directory,)
+
+    def move(self, directory: Path) -> None:
+        """Keep disks in another directory from now on; those there are stay until `bring`."""
+        self.directories = (directory.resolve(), self.directory)
+        self.directory = self.directories[0]
 
     def path(self, machine: str) -> Path:
-        """The file of a machine's disk."""
-        return self.directory / f"{machine}.ext4"
+        """The file of a machine's disk, there or to come."""
+        paths = [directory / f"{machine}.ext4" for directory in self.directories]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def bring(self, machine: str) -> None:
+        """Move a disk that is not mounted to where disks are kept now; it stays if that is full.
+
+        Blocks for as long as its data takes to be copied.
+        """
+        file, draft = self.path(machine), self.directory / f".{machine}.ext4"
+        if file.parent == self.directory or not file.exists():
+            return
+        self._wait_free(machine)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        try:
+            self.check_room()
+            reflink.copy(file, draft)
+        except (NoSpace, OSError) as error:
+            _log.warning("disk.stays", workspace=machine, reason=str(error))
+            return
+        draft.rename(self.directory / f"{machine}.ext4")
+        file.unlink()
 
     def exists(self, machine: str) -> bool:
         """Whether a machine has a disk."""
@@ -121,7 +151,7 @@ class Disks:
         """Two mounts of one file would destroy it: wait until the kernel let go of the last."""
         file = self.path(machine)
         deadline = time.monotonic() + _FREE_TIMEOUT
-        while file in loop.devices(self.directory).values():
+        while file in loop.devices(file.parent).values():
             if time.monotonic() > deadline:
                 raise BootFailed(f"the disk of {machine} is still in use by an earlier boot")
             time.sleep(0.02)
@@ -138,13 +168,15 @@ class Disks:
         Raises:
             NoSpace: says how much there is.
         """
-        free = shutil.disk_usage(self.directory).free
-        if free < RESERVE_BYTES:
-            raise NoSpace(
-                f"{free // MIB} MiB are free below {self.directory}, {RESERVE_BYTES // MIB} must "
-                "be: delete workspaces or add storage",
-                free_bytes=free,
-            )
+        for place in self.directories:  # a pool is only as roomy as the host it is sparse on
+            there = place if place.exists() else place.parent
+            free = shutil.disk_usage(there).free
+            if free < RESERVE_BYTES:
+                raise NoSpace(
+                    f"{free // MIB} MiB are free below {there}, {RESERVE_BYTES // MIB} must be: "
+                    "delete workspaces or add storage",
+                    free_bytes=free,
+                )
 
     def copy(self, machine: str, target: Path) -> bool:
         """Copy a disk to a new file; whether the two share their blocks. Blocks.
@@ -172,7 +204,8 @@ class Disks:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check_room()
         self._wait_free(machine)
-        draft, former = self.directory / f".{machine}.ext4", self._former(machine)
+        place = self.path(machine).parent
+        draft, former = place / f".{machine}.ext4", self._former(machine)
         draft.unlink(missing_ok=True)
         try:
             reflink.copy(source, draft)
@@ -186,25 +219,32 @@ class Disks:
         """End a replacement: the former disk goes, or comes back when it was no `good`."""
         former = self._former(machine)
         if not good and former.exists():
-            former.rename(self.path(machine))
+            former.rename(former.with_name(f"{machine}.ext4"))
         former.unlink(missing_ok=True)
 
     def _former(self, machine: str) -> Path:
-        return self.directory / f".{machine}.former"
+        paths = [directory / f".{machine}.former" for directory in self.directories]
+        there = self.path(machine).with_name(f".{machine}.former")
+        return next((path for path in paths if path.is_file()), there)
 
     def remove(self, machine: str) -> None:
         """Delete a disk and what an interrupted creation or replacement left of it."""
-        draft = self.directory / f".{machine}.ext4"
-        for path in (self.path(machine), draft, self._former(machine)):
-            path.unlink(missing_ok=True)
+        names = (f"{machine}.ext4", f".{machine}.ext4", f".{machine}.former")
+        for place in self.directories:
+            for name in names:
+                (place / name).unlink(missing_ok=True)
+
+    def attached(self) -> list[Path]:
+        """The disks that a loop device holds, mounted or left over."""
+        return [file for place in self.directories for file in loop.devices(place).values()]
 
     def all(self) -> list[str]:
         """Ids of the machines that have a disk."""
-        return [path.stem for path in self.directory.glob("ws_*.ext4")]
+        return [path.stem for place in self.directories for path in place.glob("ws_*.ext4")]
 
     def drafts(self) -> list[Path]:
         """What interrupted creations left."""
-        return list(self.directory.glob(".ws_*.ext4"))
+        return [path for place in self.directories for path in place.glob(".ws_*.ext4")]
 
 
 def _full(machine: str, error: OSError) -> Exception:

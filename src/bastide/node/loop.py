@@ -13,6 +13,7 @@ from pathlib import Path
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CLR_FD = 0x4C01
+_LOOP_SET_CAPACITY = 0x4C07
 _LO_FLAGS_READ_ONLY = 1
 _LO_FLAGS_AUTOCLEAR = 4
 _ATTEMPTS = 64
@@ -102,6 +103,15 @@ def devices(under: Path) -> dict[Path, Path]:
             if file.is_relative_to(under):
                 found[Path("/dev") / entry.parent.parent.name] = file
     return found
+
+
+def resized(device: Path) -> None:
+    """Let a device see that its file has another size."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _LOOP_SET_CAPACITY)
+    finally:
+        os.close(fd)
 
 
 def detach(device: Path) -> None:

@@ -22,6 +22,7 @@ from bastide.node.machines.host import Host
 from bastide.node.machines.machine import Machine
 from bastide.node.network import Network
 from bastide.node.orphans import Orphans
+from bastide.node.pool import Pool
 from bastide.node.rehearsal import Rehearsal
 from bastide.node.sweep import Swept, sweep
 from bastide.settings import Settings
@@ -64,6 +65,7 @@ class Node:
         await self.host.runc.find()
         await self.host.criu.find()
         await self.host.network.setup()
+        await asyncio.to_thread(self._open_pool)
         await asyncio.to_thread(self.host.snapshots.sweep)
         running = await self.fleet.load()
         await self.sweep()
@@ -101,6 +103,13 @@ class Node:
                     await self._rehearsal.run(self.fleet.ranges())
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
                 _log.exception("node.sweep_failed")
+
+    def _open_pool(self) -> None:
+        """Keep disks and snapshots where their blocks can be shared, if that is to be had."""
+        place = Pool.of(self.host.settings).open()
+        if place is not None and self.host.disks.directory.parent != place:
+            self.host.disks.move(place / "disks")
+            self.host.snapshots.move(place / "snapshots")
 
     def _mount_images(self) -> None:
         """Mount what is built, so that the first boot does not have to."""

@@ -79,8 +79,9 @@ def _copy_data(source: int, target: int) -> None:
                 return
             raise
         end = os.lseek(source, at, os.SEEK_HOLE)
-        while at < end:
-            copied = os.copy_file_range(source, target, min(end - at, _CHUNK), at, at)
+        os.lseek(target, at, os.SEEK_SET)
+        while at < end:  # also from one file system to another
+            copied = os.sendfile(target, source, at, min(end - at, _CHUNK))
             if copied == 0:
                 return
             at += copied

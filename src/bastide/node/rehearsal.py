@@ -7,12 +7,12 @@ been the moment's, so the next start of the node tries anew.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -27,6 +27,7 @@ MACHINE = "ws_" + "f" * 32
 """The machine that is tried; no workspace has this id."""
 DEADLINE = 45.0
 _MOST_KEPT = 8
+_CACHE = Path("runtime/rehearsals.json")
 _NOT_YET = "they have not been tried on this host yet"
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ class Rehearsal:
     def __init__(self, host: Host, make: Callable[[str, Host], Machine]) -> None:
         self._host = host
         self._make = make
-        self._cache = host.settings.state_dir / "runtime" / "rehearsals.json"
+        self._cache = host.settings.state_dir / _CACHE
         self.reason: str | None = _NOT_YET
         self.tried = False
 
@@ -52,7 +53,7 @@ class Rehearsal:
             return
         self.tried = True
         key = self._key()
-        if key in self._known():
+        if key in _known(self._cache):
             self.reason = None
             return
         try:
@@ -111,22 +112,28 @@ class Rehearsal:
         await asyncio.to_thread(host.disks.remove, MACHINE)
         await asyncio.to_thread(host.network.release, MACHINE)
 
-    def _key(self) -> str:
+    def _key(self) -> list[str]:
         criu, runc = self._host.criu.version, self._host.runc.version
-        parts = (
+        return [
             platform.release(),
             criu.text if criu else "",
             runc.text if runc else "",
             self._host.bundle().name,
-        )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        ]
 
-    def _known(self) -> list[str]:
-        with suppress(OSError, ValueError):
-            return [str(key) for key in json.loads(self._cache.read_text())]
-        return []
-
-    def _keep(self, key: str) -> None:
+    def _keep(self, key: list[str]) -> None:
         draft = self._cache.with_suffix(".new")
-        draft.write_text(json.dumps([*self._known(), key][-_MOST_KEPT:]))
+        draft.write_text(json.dumps([*_known(self._cache), key][-_MOST_KEPT:]))
         draft.replace(self._cache)
+
+
+def proven(state_dir: Path) -> bool:
+    """Whether snapshots have been proven to work on this kernel, with whatever criu was there."""
+    return any(key[:1] == [platform.release()] for key in _known(state_dir / _CACHE))
+
+
+def _known(cache: Path) -> list[list[str]]:
+    with suppress(OSError, ValueError):
+        found = json.loads(cache.read_text())
+        return [key for key in found if isinstance(key, list)] if isinstance(found, list) else []
+    return []

@@ -71,7 +71,14 @@ class Snapshots:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.resolve()
+        self._directories: tuple[Path, ...] = (self.directory,)
         self._known: dict[str, SnapshotRecord] | None = None
+
+    def move(self, directory: Path) -> None:
+        """Keep new snapshots in another directory; those there are stay where they are."""
+        self._directories = (directory.resolve(), self.directory)
+        self.directory = self._directories[0]
+        self._known = None
 
     def get(self, machine: str) -> SnapshotRecord | None:
         """The last complete snapshot of a machine."""
@@ -79,7 +86,8 @@ class Snapshots:
 
     def place(self, record: SnapshotRecord) -> Draft:
         """Where a snapshot lies."""
-        return Draft(self.directory / record.shown.id.partition("/")[0] / record.name)
+        paths = [place / record.spec.id / record.name for place in self._directories]
+        return Draft(next((path for path in paths if path.is_dir()), paths[0]))
 
     def ranges(self, but: str | None = None) -> list[IdRange]:
         """The host ids that snapshots hold for their machines, except those of `but`."""
@@ -114,14 +122,14 @@ class Snapshots:
     def remove(self, machine: str) -> None:
         """Delete the snapshot of a machine; harmless when there is none. Blocks."""
         self._all().pop(machine, None)
-        (self.directory / machine / _RECORD).unlink(missing_ok=True)
-        shutil.rmtree(self.directory / machine, ignore_errors=True)
+        for place in self._directories:
+            (place / machine / _RECORD).unlink(missing_ok=True)
+            shutil.rmtree(place / machine, ignore_errors=True)
 
     def sweep(self) -> int:
         """Remove what interrupted snapshots left; how many. Blocks."""
-        if not self.directory.is_dir():
-            return 0
-        return sum(self._clear(path.name) for path in self.directory.glob("ws_*"))
+        found = {path.name for place in self._directories for path in place.glob("ws_*")}
+        return sum(self._clear(machine) for machine in found)
 
     def _make(self, machine: str) -> Draft:
         made = Draft(self.directory / machine / uuid.uuid4().hex)
@@ -135,19 +143,25 @@ class Snapshots:
     def _clear(self, machine: str) -> int:
         """Remove everything of a machine that its last snapshot is not."""
         record = self.get(machine)
-        home = self.directory / machine
+        kept = None if record is None else self.place(record).path
         removed = 0
-        for path in home.iterdir() if home.is_dir() else ():
-            if path.is_dir() and (record is None or path.name != record.name):
-                shutil.rmtree(path, ignore_errors=True)
-                removed += 1
-        if record is None and home.is_dir():
-            shutil.rmtree(home, ignore_errors=True)
+        for home in (place / machine for place in self._directories):
+            for path in home.iterdir() if home.is_dir() else ():
+                if path.is_dir() and path != kept:
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed += 1
+            if home.is_dir() and (kept is None or kept.parent != home):
+                shutil.rmtree(home, ignore_errors=True)
         return removed
 
     def _all(self) -> dict[str, SnapshotRecord]:
         if self._known is None:
-            found = (read(SnapshotRecord, path) for path in self.directory.glob(f"ws_*/{_RECORD}"))
+            paths = [
+                path
+                for place in reversed(self._directories)  # the newer place is read last and wins
+                for path in place.glob(f"ws_*/{_RECORD}")
+            ]
+            found = (read(SnapshotRecord, path) for path in paths)
             self._known = {record.spec.id: record for record in found if record is not None}
         return self._known
 

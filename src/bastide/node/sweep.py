@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from bastide.domain.machine import WORKSPACE_ID
-from bastide.node import loop
 from bastide.node.errors import NodeError
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
@@ -85,6 +84,6 @@ def _traces(host: Host) -> dict[str, set[str]]:
     if base.is_dir():
         for path in base.iterdir():
             note(path.name, "directories")
-    for file in loop.devices(host.disks.directory).values():
+    for file in host.disks.attached():
         note(file.stem, "loops")
     return found

@@ -25,7 +25,7 @@ from bastide.prepare.bundle import build_bundle
 from bastide.prepare.criu import ensure_criu
 from bastide.prepare.image import ensure_image
 from bastide.prepare.runtime import ensure_runtime
-from bastide.settings import Machines, Settings
+from bastide.settings import Machines, Settings, Storage
 from bastide.settings import Network as NetworkSettings
 
 CACHE = Path(os.environ.get("BASTIDE_TEST_CACHE", "/var/tmp/bastide-test-cache"))
@@ -84,6 +84,7 @@ def settings(prepared: Path) -> Iterator[Settings]:
             subnet=IPv4Network((0x0A000000 | ((64 + number % 64) << 16) | 0xC800, 24)),
         ),
         machines=Machines(id_base=1_500_000_000, boot_timeout=20.0),
+        storage=Storage(pool="off"),  # a pool stays mounted when its node ends
     )
     assert not mounted(base), "something is still mounted: nothing is removed below it"
     shutil.rmtree(base)

@@ -93,6 +93,7 @@ class Container(Machine):
         self._bundle = bundle.name
         directory.make()
         with clock.stage("disk"):
+            host.disks.bring(self.id)
             host.disks.grow(self.id, spec.resources.disk_mb)
             host.disks.mount(self.id, directory.disk)
         with clock.stage("rootfs"):
