@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,9 @@ _MKFS = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", str(_BYTES_PER_INODE), "-m
 # The kernel would else fill the inode tables with zeros in the background: real blocks on the host.
 _MOUNT = "discard,noinit_itable,errors=remount-ro"
 _LAYERS = ("upper", "work")
+_ROOM = "room"
+_ROOM_FILES = 16
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _FREE_TIMEOUT = 10.0
 _log = structlog.get_logger(__name__)
 _PROGRAM_TIMEOUT = 300.0
@@ -143,9 +147,27 @@ class Disks:
             for name in _LAYERS:
                 with suppress(FileExistsError):
                     (point / name).mkdir(mode=0o755)
+            _give_room(point)
         except OSError as error:
             kernel.unmount_all(point)
             raise BootFailed(f"the disk of {machine} cannot be mounted: {error}") from error
+
+    def keep_room(self, point: Path) -> None:
+        """Take a few inodes and blocks of a mounted disk, which the next mount gives back.
+
+        An overlay makes directories when it is mounted: without them a workspace that has filled
+        its disk could never start again. Call it before the workspace can write.
+        """
+        with suppress(OSError):  # full already: whatever could be had
+            with suppress(FileExistsError):
+                (point / _ROOM).mkdir(mode=0o700)
+            with _room(point) as room:
+                for number in range(_ROOM_FILES):
+                    file = os.open(str(number), _NEW, 0o600, dir_fd=room)
+                    try:
+                        os.write(file, b"room")
+                    finally:
+                        os.close(file)
 
     def _wait_free(self, machine: str) -> None:
         """Two mounts of one file would destroy it: wait until the kernel let go of the last."""
@@ -255,6 +277,24 @@ def _full(machine: str, error: OSError) -> Exception:
             "delete workspaces or add storage"
         )
     return error
+
+
+@contextmanager
+def _room(point: Path) -> Iterator[int]:
+    """The directory of `keep_room`, as a descriptor: it may be a disk that somebody else wrote."""
+    room = os.open(point / _ROOM, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield room
+    finally:
+        os.close(room)
+
+
+def _give_room(point: Path) -> None:
+    """Free what `keep_room` took."""
+    with suppress(FileNotFoundError, NotADirectoryError), _room(point) as room:
+        for name in os.listdir(room):  # noqa: PTH208 - a descriptor, not a path
+            with suppress(IsADirectoryError):
+                os.unlink(name, dir_fd=room)
 
 
 def usage(point: Path) -> int:

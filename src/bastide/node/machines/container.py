@@ -98,6 +98,7 @@ class Container(Machine):
             host.disks.mount(self.id, directory.disk)
         with clock.stage("rootfs"):
             self._rootfs.assemble(host.images.mount(digest), directory.disk, ids)
+            host.disks.keep_room(directory.disk)
         address = host.network.address(self.id)
         directory.names(
             spec.hostname,

@@ -121,7 +121,9 @@ def _process(container: Container) -> dict[str, Any]:
         "cwd": "/",
         "capabilities": {name: list(CAPABILITIES) for name in _CAPABILITY_SETS},
         "noNewPrivileges": True,
-        "oomScoreAdj": 500,  # when the host itself runs short, a workspace goes before a daemon
+        # When the host itself runs short, a workspace goes before a daemon. The agent gives its
+        # commands more, so that they go before it and process 1.
+        "oomScoreAdj": 100,
         "rlimits": [
             _limit("RLIMIT_NOFILE", resource.RLIMIT_NOFILE, _DEFAULT_FILES, _MOST_FILES),
             _limit("RLIMIT_CORE", resource.RLIMIT_CORE, 0, resource.RLIM_INFINITY),
