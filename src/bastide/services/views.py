@@ -58,7 +58,7 @@ async def views_of(session: AsyncSession, rows: Sequence[Workspace]) -> list[Wor
     provisions = {
         **newest,
         **dict.fromkeys(later),
-        **await operations.latest(later, [OperationKind.PROVISION]),
+        **await operations.latest(later, OperationKind.PROVISION),
     }
     return [WorkspaceView(row, newest.get(row.id), provisions.get(row.id)) for row in rows]
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from bastide.domain.instant import now
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
 from bastide.store.results import changed
-from bastide.store.tables import Operation
+from bastide.store.tables import Operation, Workspace
 
 
 class Operations:
@@ -45,36 +46,52 @@ class Operations:
             .execution_options(populate_existing=True)
         )
 
-    async def recent(self, workspace_id: str, kind: OperationKind, limit: int) -> list[Operation]:
-        """The newest operations of one kind on a workspace, newest first."""
-        found = await self._session.scalars(
-            select(Operation)
-            .where(Operation.workspace_id == workspace_id, Operation.kind == kind)
-            .order_by(Operation.created_at.desc(), Operation.id.desc())
-            .limit(limit)
-        )
-        return list(found)
-
     async def latest(
-        self, workspaces: Collection[str], kinds: Collection[OperationKind] | None = None
+        self, workspaces: Collection[str], kind: OperationKind | None = None
     ) -> dict[str, Operation]:
-        """The newest operation (of these kinds) of each workspace that has one."""
+        """The newest operation (of this kind) of each workspace that has one.
+
+        One step into an index for each workspace, however long its history is.
+        """
         if not workspaces:
             return {}
-        newest = func.row_number().over(
-            partition_by=Operation.workspace_id,
-            order_by=(Operation.created_at.desc(), Operation.id.desc()),
+        one = aliased(Operation)
+        newest = (
+            select(one.id)
+            .where(one.workspace_id == Workspace.id)
+            .order_by(one.created_at.desc(), one.id.desc())
+            .limit(1)
+            .correlate(Workspace)
         )
-        ranked = select(Operation.id, newest.label("rank")).where(
-            Operation.workspace_id.in_(workspaces)
-        )
-        if kinds is not None:
-            ranked = ranked.where(Operation.kind.in_(kinds))
-        inner = ranked.subquery()
+        if kind is not None:
+            newest = newest.where(one.kind == kind)
         found = await self._session.scalars(
-            select(Operation).join(inner, Operation.id == inner.c.id).where(inner.c.rank == 1)
+            select(Operation)
+            .join(Workspace, Operation.id == newest.scalar_subquery())
+            .where(Workspace.id.in_(workspaces))
         )
         return {row.workspace_id: row for row in found}
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Remove finished operations that ended earlier, at most `limit`; how many.
+
+        The newest of each workspace and its newest creation stay: its state is read from them.
+        What restarts must remember is kept in the workspace's own row.
+        """
+        creation = Operation.kind == OperationKind.PROVISION
+        old = (
+            select(Operation.id)
+            .where(Operation.state.not_in(UNFINISHED), Operation.completed_at < before)
+            .where(_followed(), or_(~creation, _followed(OperationKind.PROVISION)))
+            .limit(limit)
+        )
+        gone = await self._session.scalars(
+            delete(Operation)
+            .where(Operation.id.in_(old))
+            .returning(Operation.id)
+            .execution_options(synchronize_session=False)
+        )
+        return len(gone.all())
 
     async def supersede(self, workspace_id: str, reason: str) -> bool:
         """End the unfinished operation of a workspace: another takes its place."""
@@ -190,6 +207,19 @@ class Operations:
             .where(Operation.id == operation_id, Operation.lock_token == lock_token)
             .values(dict(values)),
         )
+
+
+def _followed(kind: OperationKind | None = None) -> ColumnElement[bool]:
+    """Whether its workspace has a newer operation (of this kind)."""
+    newer = aliased(Operation)
+    found = exists().where(
+        newer.workspace_id == Operation.workspace_id,
+        or_(
+            newer.created_at > Operation.created_at,
+            (newer.created_at == Operation.created_at) & (newer.id > Operation.id),
+        ),
+    )
+    return found if kind is None else found.where(newer.kind == kind)
 
 
 _UNLOCKED: Mapping[str, Any] = {"lock_token": None, "lock_owner": None, "lock_expires_at": None}

@@ -190,6 +190,7 @@ class Operation(Table):
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
         Index("ix_operations_workspace_id_created_at", "workspace_id", "created_at"),
+        Index("ix_operations_workspace_id_kind_created_at", "workspace_id", "kind", "created_at"),
         Index("ix_operations_state_run_after", "state", "run_after"),
     )
 

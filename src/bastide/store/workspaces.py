@@ -160,10 +160,14 @@ class Workspaces:
         return found or 0
 
     async def expired(self, at: datetime, limit: int) -> list[str]:
-        """Ids of those whose lease ended before `at`, the longest ended first."""
+        """Ids of those whose lease ended before `at`, the longest ended first.
+
+        Those with an unfinished operation are left out: they must wait and keep no one waiting.
+        """
+        free = Filter(busy=()).conditions()
         found = await self._session.scalars(
             select(Workspace.id)
-            .where(Workspace.deleted_at.is_(None), Workspace.lease_expires_at <= at)
+            .where(*free, Workspace.lease_expires_at <= at)
             .order_by(Workspace.lease_expires_at)
             .limit(limit)
         )

@@ -1,4 +1,4 @@
-"""What is due, what is held, and what was done lately."""
+"""What is due, and what is held."""
 
 from __future__ import annotations
 
@@ -40,20 +40,6 @@ async def test_due_is_what_can_be_taken(database: Database) -> None:
     async with database.write() as session:
         await Operations(session).extend(taken.id, taken.lock_token or "", -1)
     assert await due(database) == [OperationKind.START]
-
-
-async def test_recent_is_newest_first(database: Database) -> None:
-    """The newest operations of one kind, as many as asked for."""
-    made = await add_workspace(database, await add_account(database))
-    ids = []
-    for _ in range(3):
-        ids.append((await add_operation(database, made, OperationKind.START)).id)
-        async with database.write() as session:
-            await Operations(session).supersede(made.id, "done with")
-    async with database.read() as session:
-        found = await Operations(session).recent(made.id, OperationKind.START, 2)
-        assert await Operations(session).recent(made.id, OperationKind.STOP, 2) == []
-    assert [operation.id for operation in found] == ids[:0:-1]
 
 
 async def test_an_account_can_be_held(database: Database) -> None:

@@ -156,7 +156,7 @@ async def test_latest_is_the_newest_of_each(database: Database) -> None:
     async with database.read() as session:
         rows = Operations(session)
         newest = await rows.latest([one.id, two.id])
-        provisions = await rows.latest([one.id], [OperationKind.PROVISION])
+        provisions = await rows.latest([one.id], OperationKind.PROVISION)
         assert await rows.latest([]) == {}
     assert {key: row.id for key, row in newest.items()} == {one.id: stop.id, two.id: other.id}
     assert {key: row.id for key, row in provisions.items()} == {one.id: provision.id}
