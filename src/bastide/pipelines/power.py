@@ -83,6 +83,8 @@ class Power(Pipeline):
         """Remove machine, disk and address; the record stays and is listed as archived."""
         job.show(Phase.PREPARING, "Destroying the machine")
         await self.tools.engine.delete(job.row.id, keep_snapshot=True)
+        if job.automatic:  # what a failed creation had left
+            return unobserved()
         return {**unobserved(), "archived_at": now(), "archived_reason": "destroyed"}
 
     async def _seen(self, workspace_id: str) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
+from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind
@@ -16,6 +18,7 @@ from bastide.pipelines.pipeline import Tools
 from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView, view_of, views_of
 from bastide.store.database import Duplicate
+from bastide.store.operations import Operations
 from bastide.store.workspaces import Filter, Workspaces
 
 log = structlog.get_logger(__name__)
@@ -23,6 +26,10 @@ log = structlog.get_logger(__name__)
 _UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 EVERY = 60.0
 AFTER_A_FAILURE = 5.0
+KEPT = timedelta(days=7)
+"""How long finished operations are kept."""
+MOST_PRUNED = 1000
+"""Operations removed in one sweep: the write lock is not held long."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,12 @@ class Sweep:
                 # No machine is made before its row, so this is another database's: its disk may
                 # be all that somebody has left.
                 log.error("sweep.unknown_machine", workspace_id=status.id)
-            elif view is None or (view.creation_failed and view.doing is None):
+            elif view is None:
                 log.warning("sweep.orphan", workspace_id=status.id, state=status.state.value)
                 await self._tools.engine.delete(status.id)
                 orphans += 1
+            elif _stillborn(view):  # by an operation, so that a retry and this cannot both begin
+                begun += await self._begin(view, OperationKind.DESTROY, _stillborn)
             elif status.state in _UP and _unwanted(view):
                 begun += await self._begin(view, OperationKind.STOP, _unwanted)
             elif status.state is MachineState.RUNNING and _to_pause(view):
@@ -95,6 +104,8 @@ class Sweep:
             if _undeleted(view):
                 begun += await self._begin(view, OperationKind.DELETE, _undeleted)
         await self._catch_up([view for view in views.values() if _behind(view)])
+        async with self._tools.database.write() as session:
+            await Operations(session).prune(now() - KEPT, MOST_PRUNED)
         return Swept(orphans, begun, published)
 
     async def _catch_up(self, views: list[WorkspaceView]) -> None:
@@ -128,6 +139,11 @@ class Sweep:
             return False
         self._tools.queue.announce(operation)
         return True
+
+
+def _stillborn(view: WorkspaceView) -> bool:
+    """Whether its creation failed, and nobody retries it."""
+    return view.doing is None and view.creation_failed
 
 
 def _unwanted(view: WorkspaceView) -> bool:
