@@ -64,11 +64,6 @@ class Edge:
         socket = RuntimeSocket(settings.edge_socket, str(live_map(settings)))
         return cls(map_directory(settings), socket, settings.network.subnet)
 
-    @property
-    def in_step(self) -> bool:
-        """Whether the running HAProxy was last seen to have the whole map."""
-        return not self._behind.is_set()
-
     async def publish(
         self,
         workspace_id: str,
@@ -86,7 +81,8 @@ class Edge:
             OSError: the map file could not be written; HAProxy was told all the same.
         """
         entry = GatewayEntry(workspace_id, address, generation, state, raw_token)
-        self._check(entry)
+        if not entry.inside(self._subnet):
+            raise GatewayEntryError(f"{entry.address} is no address of a workspace")
         self._lines[workspace_id] = entry.line()
         try:
             await self._store()
@@ -108,14 +104,17 @@ class Edge:
     async def sync(self, entries: Iterable[GatewayEntry]) -> None:
         """Put these entries in the place of all there are, in file and HAProxy.
 
+        One whose address is no workspace's is left out: it must not keep the others from theirs.
+
         Raises:
-            GatewayEntryError: an address is no workspace's; nothing was changed.
             OSError: the map file could not be written; HAProxy was told all the same.
         """
         lines: dict[str, str] = {}
         for entry in entries:
-            self._check(entry)
-            lines[entry.workspace_id] = entry.line()
+            if entry.inside(self._subnet):
+                lines[entry.workspace_id] = entry.line()
+            else:
+                log.error("edge.entry_left_out", workspace_id=entry.workspace_id)
         self._lines = lines
         try:
             await self._store()
@@ -137,10 +136,6 @@ class Edge:
                 if process != self._process or self._behind.is_set():
                     await self._resend()
             await asyncio.sleep(interval)
-
-    def _check(self, entry: GatewayEntry) -> None:
-        if not entry.inside(self._subnet):
-            raise GatewayEntryError(f"{entry.address} is no address of a workspace")
 
     async def _store(self) -> None:
         """Write the file; callers that wait at the same time share one write."""

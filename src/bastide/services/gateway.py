@@ -10,16 +10,20 @@ from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Protocol
 
+import structlog
+
 from bastide.bastion.doors import Door
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import RUNTIME_PORT, MachineState
-from bastide.edge.maps import GatewayEntry, GatewayState
+from bastide.edge.maps import GatewayEntry, GatewayEntryError, GatewayState
 from bastide.gateway.tokens import GATEWAY_TTL, WORKSPACE_TTL, Kind, mint
 from bastide.services.machines import ssh_of
 from bastide.store.database import Database
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Filter, Workspaces
+
+log = structlog.get_logger(__name__)
 
 
 class EdgeMaps(Protocol):
@@ -117,28 +121,28 @@ class Gateway:
         if gone or row.deleted_at is not None or row.desired_state is DesiredState.DELETED:
             await self._withdraw(row.id)
             return
-        door, entry = door_of(row), entry_of(row)
+        door = door_of(row)
         try:
             if door is None:
                 await self._bastion.withdraw(row.id)
             else:
                 await self._bastion.publish(door)
         finally:  # a full disk must not keep open at the edge what was closed
-            await self._edge.publish(
-                entry.workspace_id, entry.address, entry.generation, entry.state, entry.raw_token
-            )
+            await self._tell_edge(row, gateway_state(row))
 
     async def hold(self, row: Workspace) -> None:
         """Let no new request through to a machine that is about to be frozen."""
         state: GatewayState = gateway_state(row)
         async with self._order:
-            await self._edge.publish(
-                row.id,
-                row.address,
-                row.generation,
-                state if state in {"closed", "disabled"} else "paused",
-                row.raw_token,
-            )
+            await self._tell_edge(row, state if state in {"closed", "disabled"} else "paused")
+
+    async def _tell_edge(self, row: Workspace, state: GatewayState) -> None:
+        """Publish a row; one that cannot be in the map (another subnet's) is withdrawn instead."""
+        try:
+            await self._edge.publish(row.id, row.address, row.generation, state, row.raw_token)
+        except GatewayEntryError as error:
+            log.error("gateway.entry_refused", workspace_id=row.id, error=str(error))  # noqa: TRY400
+            await self._edge.withdraw(row.id)
 
     async def forget(self, workspace_id: str) -> None:
         """Withdraw a workspace: its tokens get 404, its SSH door closes."""
