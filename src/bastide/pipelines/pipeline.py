@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState, Phase
 from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
@@ -42,6 +43,11 @@ LOOK_ANYWAY = 15.0
 """Seconds after which a pipeline looks for work though no bell has rung."""
 MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
+_CRASHED = ("server_error", "the operation failed inside the server")
+_SETTLED = {
+    MachineState.RUNNING: DesiredState.RUNNING,
+    MachineState.PAUSED: DesiredState.PAUSED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +206,8 @@ class Pipeline(ABC):
                 logger.info("operation.worked", outcome=outcome.message, attempt=operation.attempts)
         except Exception:
             logger.exception("operation.crashed", attempt=operation.attempts)
-            if operation.attempts >= MOST_CRASHES:
-                with suppress(Exception):
-                    await self._crashed(operation)
+            with suppress(Exception):
+                await self._crashed(operation, row)
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""
@@ -230,9 +235,13 @@ class Pipeline(ABC):
                 return await self.give_up(job, error)
             except EngineError as error:
                 return await self.give_up(job, error)
+            except Exception:
+                if job.operation.attempts < MOST_CRASHES:
+                    raise
+                log.exception("operation.given_up", operation=job.operation.id)
+                return await self.give_up(job, EngineError(*_CRASHED))
         except EngineUnavailable as error:
-            delay = min(FIRST_RETRY * 2 ** min(job.operation.attempts - 1, 8), LONGEST_RETRY)
-            return Later(error.message, delay)
+            return Later(error.message, _delay(job.operation))
 
     async def _beat(self, job: Job) -> None:
         """Extend the lock and write phases until the work ends; returns early when it is lost."""
@@ -319,10 +328,10 @@ class Pipeline(ABC):
         return (await workspaces.get(row.id) if after is not None else row), after
 
     async def _publish(self, job: Job, row: Workspace | None) -> None:
-        """Tell the edge; what fails here the sweep puts right."""
+        """Tell the edge; what fails here the sweep puts right, and nobody is kept waiting."""
         try:
             await self.tools.gateway.publish(row or job.row, gone=row is None)
-        except OSError:
+        except Exception:
             log.exception("gateway.publish_failed", workspace_id=job.row.id)
 
     async def _catch_up(self, job: Job, row: Workspace) -> None:
@@ -350,16 +359,36 @@ class Pipeline(ABC):
                 operation.id, operation.lock_token or "", _final(Done("The workspace is gone"))
             )
 
-    async def _crashed(self, operation: Operation) -> None:
-        """Give up on an operation that crashes every pass."""
-        error = {"code": "server_error", "message": "The operation failed inside the server."}
-        async with self.tools.database.write() as session:
-            await Operations(session).finish(
-                operation.id,
-                operation.lock_token or "",
-                _final(Done(error["message"], {}, error)),
-            )
+    async def _crashed(self, operation: Operation, row: Workspace | None) -> None:
+        """Let go at once of what crashed; give up what crashes every pass.
+
+        A workspace that was to be started or frozen is then wanted as it was last seen.
+        """
+        lock = operation.lock_token or ""
+        code, message = _CRASHED
+        async with self.tools.gateway.changing():
+            async with self.tools.database.write() as session:
+                operations, workspaces = Operations(session), Workspaces(session)
+                if operation.attempts < MOST_CRASHES:
+                    await operations.release(operation.id, lock, _delay(operation))
+                    return
+                outcome = Done(message, {}, {"code": code, "message": message})
+                if not await operations.finish(operation.id, lock, _final(outcome)):
+                    return
+                fresh = await workspaces.get(operation.workspace_id)
+                if fresh is not None and fresh.desired_state in _SETTLED.values():
+                    seen = _SETTLED.get(MachineState(fresh.observed_state), DesiredState.STOPPED)
+                    await workspaces.update(fresh.id, {"desired_state": seen})
+                    fresh = await workspaces.get(fresh.id)
+            if row is not None:
+                await self._publish(Job(operation, row, lock), fresh)
         self.tools.queue.bell.ring(f"end:{operation.id}")
+
+
+def _delay(operation: Operation) -> float:
+    """Seconds until an operation is tried again."""
+    delay: float = FIRST_RETRY * 2 ** min(operation.attempts - 1, 8)
+    return min(delay, LONGEST_RETRY)
 
 
 def _final(outcome: Done) -> dict[str, Any]:
