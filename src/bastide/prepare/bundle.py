@@ -72,13 +72,18 @@ main()
 UNUSED = frozenset(
     (
         "__phello__", "__pycache__", "_aix_support.py", "_bootsubprocess.py", "_osx_support.py",
-        "_pydecimal.py", "_pyio.py", "antigravity.py", "bz2.py", "cgi.py", "cgitb.py",
-        "config-3.11-x86_64-linux-gnu", "curses", "dbm", "decimal.py", "distutils", "doctest.py",
-        "ensurepip", "idlelib", "imaplib.py", "lib2to3", "lzma.py", "mailbox.py", "nntplib.py",
-        "pdb.py", "pickletools.py", "poplib.py", "pydoc.py", "pydoc_data", "sitecustomize.py",
-        "smtpd.py", "smtplib.py", "sqlite3", "ssl.py", "telnetlib.py", "test", "this.py",
-        "tkinter", "turtle.py", "turtledemo", "unittest", "uuid.py", "venv", "webbrowser.py",
-        "wsgiref", "xmlrpc", "zipapp.py",
+        "_pydecimal.py", "_pyio.py", "_sysconfigdata__linux_x86_64-linux-gnu.py",
+        "_sysconfigdata__x86_64-linux-gnu.py", "aifc.py", "antigravity.py", "argparse.py",
+        "bdb.py", "bz2.py", "calendar.py", "cgi.py", "cgitb.py", "cmd.py",
+        "config-3.11-x86_64-linux-gnu", "configparser.py", "curses", "dbm", "decimal.py",
+        "difflib.py", "distutils", "doctest.py", "email", "ensurepip", "fractions.py",
+        "ftplib.py", "html", "http", "idlelib", "imaplib.py", "lib2to3", "lzma.py", "mailbox.py",
+        "multiprocessing", "nntplib.py", "ntpath.py", "optparse.py", "pdb.py", "pickletools.py",
+        "platform.py", "plistlib.py", "poplib.py", "pstats.py", "pydoc.py", "pydoc_data",
+        "sitecustomize.py", "smtpd.py", "smtplib.py", "sqlite3", "ssl.py", "statistics.py",
+        "sysconfig.py", "telnetlib.py", "test", "this.py", "tkinter", "tomllib",
+        "trace.py", "turtle.py", "turtledemo", "unittest", "uuid.py", "venv", "webbrowser.py",
+        "wsgiref", "xml", "xmlrpc", "zipapp.py", "zipfile.py", "zoneinfo",
     )
 )  # fmt: skip
 EXTENSIONS = frozenset(
