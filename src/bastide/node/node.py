@@ -13,8 +13,9 @@ import structlog
 
 from bastide.domain.machine import Capabilities, ImageInfo
 from bastide.node import inotify, kernel
-from bastide.node.errors import ImageUnavailable
+from bastide.node.errors import ImageUnavailable, NodeError
 from bastide.node.events import Events
+from bastide.node.machines.bundle import read_once
 from bastide.node.machines.captures import Captures
 from bastide.node.machines.container import Container
 from bastide.node.machines.fleet import Fleet
@@ -70,6 +71,8 @@ class Node:
         running = await self.fleet.load()
         await self.sweep()
         await asyncio.to_thread(self._mount_images)
+        with suppress(NodeError):  # whoever starts a machine is told that there is no bundle
+            await asyncio.to_thread(lambda: read_once(self.host.bundle()))
         await self._rehearsal.run(self.fleet.ranges())
         self._sweeper = asyncio.create_task(self._sweep_often())
         _log.info("node.ready", running=running, runtime=self.host.runc.describe())

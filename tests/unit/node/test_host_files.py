@@ -12,6 +12,7 @@ from bastide.node import cgroups
 from bastide.node.errors import BootFailed, ImageUnavailable, Invalid
 from bastide.node.images import Images
 from bastide.node.layout import MOUNT_POINTS, check_image, check_layout
+from bastide.node.machines.bundle import read_once
 from bastide.prepare.archive import Archive
 from bastide.prepare.image import read_manifest
 
@@ -163,6 +164,15 @@ def test_an_image_may_bring_its_own_words(tmp_path: Path) -> None:
         ("own", "Own", True),
     ]
     assert images.digest("example/own:1") == DIGEST
+
+
+def test_a_bundle_is_read_once(tmp_path: Path) -> None:
+    """Every file of it, and nothing a link points to."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a").write_bytes(bytes(3_000_000))
+    (tmp_path / "b").write_bytes(b"xy")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    assert read_once(tmp_path) == 3_000_002
 
 
 def test_recipes() -> None:
