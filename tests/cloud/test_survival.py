@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from tests.cloud.cloud import Cloud
+from tests.cloud.processes import kill, pids, until_whole
 
 from bastide.client import Bastide, ExecEvent, Started, Workspace
-from bastide.supervisor.process import Process
 
 pytestmark = pytest.mark.cloud
 DEADLINE = 60.0
@@ -36,27 +34,6 @@ def _started(events: Iterator[ExecEvent]) -> str:
         if isinstance(event, Started):
             return event.task_id
     raise AssertionError("the command was not started")
-
-
-def pids(cloud: Cloud) -> dict[str, Process]:
-    return {
-        name: Process(item["pid"], item["start_time"])
-        for name, item in cloud.json("status")["processes"].items()
-    }
-
-
-def until_whole(cloud: Cloud, killed: dict[str, Process]) -> dict[str, Any]:
-    """The status, once everything runs again and nothing killed is among it."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        done = cloud.run("status", "--json", check=False)
-        if done.returncode == 0:
-            found: dict[str, Any] = cloud.json("status")
-            now = found["processes"]
-            if all(now[name]["pid"] != process.pid for name, process in killed.items()):
-                return found
-        if time.monotonic() > end:
-            pytest.fail(f"not whole again within {DEADLINE} seconds:\n{done.stdout}")
 
 
 def beat(client: Bastide, workspace: str) -> int:
@@ -86,11 +63,7 @@ def test_commands_go_on_and_all_answers_again(
         for workspace, task in busy.items()
     }
     assert set(uptimes.values()) == {"running"}
-    running = pids(cloud)
-    killed = {name: running[name] for name in victims}
-    for process in killed.values():
-        assert process.signal(signal.SIGKILL)
-    until_whole(cloud, killed)
+    until_whole(cloud, kill(cloud, victims))
     for workspace, task in busy.items():
         assert beat(client, workspace) > before[workspace], f"{workspace} stood still"
         found = client.workspaces.runtime(workspace).exec.get(task)

@@ -68,12 +68,21 @@ class Lease:
 
 
 def _locked(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("restart_policy") not in {None, RestartPolicy.NO}:
+    if isinstance(value, dict) and value.get("restart_policy") not in (None, RestartPolicy.NO):
         raise ValueError(
             'restart_policy of a temporary workspace is locked to "no"; leave it out, or make '
             "the workspace permanent"
         )
     return value
+
+
+def _off(value: Any) -> Any:
+    if value not in (None, 0, "0"):
+        raise ValueError(
+            "automatic sleep (idle) is not available yet; send 0 for suspend_after, or keep the "
+            "workspace short with a ttl"
+        )
+    return None
 
 
 class MakePermanent(BaseModel):
@@ -116,6 +125,15 @@ class UpdateTtl(BaseModel):
         if self.ttl is None and self.ttl_action is None:
             raise ValueError("give ttl, ttl_action, or both")
         return self
+
+
+class Idle(BaseModel):
+    """Body of PUT /workspace/:id/lifecycle/idle: only "off" can be asked for yet."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    suspend_after: Annotated[Any, BeforeValidator(_off)] = None
+    stop_after: Annotated[Any, BeforeValidator(_off)] = None
 
 
 class Ping(BaseModel):

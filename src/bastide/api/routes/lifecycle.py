@@ -8,7 +8,7 @@ from bastide.api import shapes, ssh_shapes
 from bastide.api.authentication import CallerOf
 from bastide.api.context import Services, ServicesOf
 from bastide.api.envelope import Envelope, success
-from bastide.domain.lease import MakePermanent, MakeTemporary, Ping, UpdateTtl
+from bastide.domain.lease import Idle, MakePermanent, MakeTemporary, Ping, UpdateTtl
 from bastide.services.caller import Caller
 from bastide.services.ssh import SshView
 from bastide.services.views import WorkspaceView
@@ -58,6 +58,19 @@ async def update_ttl(
     """Another length, from now, or another action of the lease in force."""
     view = await services.leases.update_ttl(caller, id, body)
     return await _lifecycle(services, caller, view)
+
+
+@router.put("/workspace/{id}/lifecycle/idle", summary="Set automatic sleep")
+async def set_idle(
+    id: str,  # noqa: A002 - the wire's name
+    caller: CallerOf,
+    services: ServicesOf,
+    body: Idle | None = None,
+) -> Envelope:
+    """Off is all there is yet: anything else is refused with a sentence."""
+    del body
+    view = await services.workspaces.get(caller, id)
+    return success(id=view.row.id, idle=None)
 
 
 @router.post("/workspace/{id}/ping", summary="Ping")

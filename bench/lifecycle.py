@@ -1,0 +1,143 @@
+"""Pause, resume, start to a first command, and delete, as the caller sees them.
+
+Run with `python bench/lifecycle.py [--json] [--count N] [--docker]` beside a running cloud
+(`eval "$(bastide env)"` first, or as root). Every sample goes through the API, and commands
+through the gateway. `--docker` measures the same with Docker in the same run, on the same root
+file system: `docker pause`, `docker unpause`, and `docker stop`, `start` and `exec`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from docker_baseline import IMAGE, Docker, DockerMissingError, docker
+from report import Samples, emit
+from tti import CPUS, MEMORY_MB, image_root, wait_gone
+
+from bastide.client import Bastide
+
+PAUSES = 100
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1000
+
+
+def pauses(client: Bastide, results: dict[str, Samples]) -> None:
+    """Pause and resume of an idle workspace, one after the other."""
+    workspace = client.workspaces.create("debian-12", memory_mb=MEMORY_MB, cpus=CPUS)
+    try:
+        client.workspaces.runtime(workspace.id).exec.run(["true"]).check()
+        told: dict[str, list[float]] = defaultdict(list)
+        for number in range(PAUSES + 3):
+            paused = milliseconds(lambda: client.workspaces.pause(workspace.id))
+            resumed = milliseconds(lambda: client.workspaces.resume(workspace.id))
+            if number >= 3:  # the first ones warm connections
+                told["pause"].append(paused)
+                told["resume"].append(resumed)
+        keep(told, PAUSES, results)
+    finally:
+        client.workspaces.delete(workspace.id)
+        wait_gone(client, workspace)
+
+
+def starts(client: Bastide, count: int, results: dict[str, Samples]) -> None:
+    """Start of a stopped workspace to the end of a first command; stop; delete."""
+    told: dict[str, list[float]] = defaultdict(list)
+    for number in range(count + 1):
+        seen = one_life(client)
+        if number:  # the first warms caches
+            for name, value in seen.items():
+                told[name].append(value)
+    keep(told, count, results)
+
+
+def one_life(client: Bastide) -> dict[str, float]:
+    """Milliseconds of each call in the life of one workspace."""
+    workspace = client.workspaces.create("debian-12", memory_mb=MEMORY_MB, cpus=CPUS)
+    runtime = client.workspaces.runtime(workspace.id)
+    runtime.exec.run(["true"]).check()
+
+    def begin() -> None:
+        client.workspaces.start(workspace.id)
+        runtime.exec.run(["true"]).check()
+
+    seen = {
+        "stop": milliseconds(lambda: client.workspaces.stop(workspace.id)),
+        "start_to_command": milliseconds(begin),
+        "delete_seen": milliseconds(lambda: client.workspaces.delete(workspace.id)),
+    }
+    wait_gone(client, workspace)
+    return seen
+
+
+def beside_docker(count: int, results: dict[str, Samples]) -> None:
+    """The same with Docker, on the same files."""
+    root = image_root()
+    if root is None:
+        raise DockerMissingError("the image of debian-12 is not mounted on this host")
+    with docker(root) as daemon:
+        told: dict[str, list[float]] = defaultdict(list)
+        name = daemon(
+            "run", "--detach", "--network", "none", "--memory", f"{MEMORY_MB}m",
+            "--cpus", str(CPUS), "--init", IMAGE, "/bin/sleep", "infinity",
+        )  # fmt: skip
+        try:
+            for _ in range(PAUSES // 4):
+                told["docker_pause"].append(milliseconds(lambda: daemon("pause", name)))
+                told["docker_unpause"].append(milliseconds(lambda: daemon("unpause", name)))
+            keep(told, PAUSES // 4, results)
+            again = [docker_start(daemon, name) for _ in range(count)]
+            results["docker_start_exec"] = Samples(again, count)
+        finally:
+            results["docker_rm"] = Samples([milliseconds(lambda: daemon("rm", "--force", name))], 1)
+
+
+def docker_start(daemon: Docker, name: str) -> float:
+    """Milliseconds from `docker start` of a stopped container to the end of `docker exec true`."""
+    daemon("stop", "--time", "1", name)
+
+    def begin() -> None:
+        daemon("start", name)
+        daemon("exec", name, "/bin/true")
+
+    return milliseconds(begin)
+
+
+def keep(
+    told: dict[str, list[float]] | dict[str, Sequence[float]],
+    tried: int,
+    results: dict[str, Samples],
+) -> None:
+    """Put samples among the results."""
+    for name, values in told.items():
+        results[name] = Samples(values, tried)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    parser.add_argument("--count", type=int, default=30, help="starts and deletions")
+    parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
+    arguments = parser.parse_args()
+    results: dict[str, Samples] = {}
+    with Bastide.from_env() as client:
+        pauses(client, results)
+        starts(client, arguments.count, results)
+    if arguments.docker:
+        try:
+            beside_docker(min(arguments.count, 20), results)
+        except DockerMissingError as error:
+            parser.exit(1, f"docker: {error}\n")
+    emit(results, as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
