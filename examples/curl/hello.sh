@@ -1,11 +1,14 @@
 #!/bin/sh
 # The bare HTTP API. First: eval "$(bastide env)"
+# Secrets go to curl on its standard input (-H @-): its arguments are seen by every local user.
 set -eu
 
 api() { # api METHOD PATH [JSON]
-    curl -sS --fail-with-body -X "$1" "$BASTIDE_API_URL$2" \
-        -H "X-Client-ID: $BASTIDE_CLIENT_ID" -H "X-Client-Secret: $BASTIDE_CLIENT_SECRET" \
-        -H 'Content-Type: application/json' ${3:+-d "$3"}
+    curl -sS --fail-with-body -X "$1" "$BASTIDE_API_URL$2" -H @- ${3:+-d "$3"} <<END
+X-Client-ID: $BASTIDE_CLIENT_ID
+X-Client-Secret: $BASTIDE_CLIENT_SECRET
+Content-Type: application/json
+END
 }
 field() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
 
@@ -16,5 +19,7 @@ echo "$id is ready"
 
 token=$(api POST "/workspace/$id/runtime-api-access/enable" | field "['token']")
 
-curl -sS --fail-with-body "$BASTIDE_GATEWAY_URL/exec" -H "Authorization: Bearer $token" \
-    -H 'Content-Type: application/json' -d '{"cmd": ["uname", "-sr"]}' | field "['stdout']"
+curl -sS --fail-with-body "$BASTIDE_GATEWAY_URL/exec" -H 'Content-Type: application/json' \
+    -H @- -d '{"cmd": ["uname", "-sr"]}' <<END | field "['stdout']"
+Authorization: Bearer $token
+END
