@@ -125,24 +125,6 @@ class RuntimeDisabled(BastideError):
     hint = "Enable it with POST /workspace/:id/runtime-api-access/enable."
 
 
-class NamespaceSuspended(BastideError):
-    """Nothing new may run in a suspended namespace."""
-
-    code = "namespace_suspended"
-    status = 403
-    meaning = "The namespace is suspended."
-    hint = "Activate the namespace; looking, stopping and deleting stay possible."
-
-
-class PaymentRequired(BastideError):
-    """Credits or quota are used up."""
-
-    code = "payment_required"
-    status = 402
-    meaning = "Credits or quota are used up."
-    hint = "Raise the quota or wait for the next period."
-
-
 class LimitReached(BastideError):
     """A count or a size is at its limit; `current` and `max` are numbers in the body."""
 
@@ -153,22 +135,6 @@ class LimitReached(BastideError):
 
     def __init__(self, message: str | None = None, *, current: float, maximum: float) -> None:
         super().__init__(message, extra={"current": current, "max": maximum})
-
-
-class NamespaceLimitReached(LimitReached):
-    """A limit of the namespace."""
-
-    code = "NAMESPACE_LIMIT_REACHED"
-    meaning = "The namespace is at its limit."
-    hint = "Free something in the namespace or raise its resource_limits."
-
-
-class PoolLimitReached(LimitReached):
-    """The resources owned by the account."""
-
-    code = "POOL_LIMIT_REACHED"
-    meaning = "The workspaces of the account own as many resources as they may."
-    hint = "Delete or shrink a workspace."
 
 
 class RunningPoolReached(LimitReached):
@@ -232,22 +198,6 @@ class TooLarge(BastideError):
     status = 413
     meaning = "The body of the request is too large."
     hint = "A request to this API may have at most 1 MiB."
-
-
-class RateLimited(BastideError):
-    """Too many requests."""
-
-    code = "rate_limited"
-    status = 429
-    meaning = "Too many requests."
-    hint = "Wait as long as the Retry-After header says."
-
-    def __init__(self, message: str | None = None, *, retry_after: int) -> None:
-        super().__init__(
-            message,
-            details={"retry_after": retry_after},
-            headers={"Retry-After": str(retry_after)},
-        )
 
 
 class VmUnavailable(BastideError):

