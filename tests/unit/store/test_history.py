@@ -72,7 +72,7 @@ async def test_the_newest_is_found_by_an_index(database: Database) -> None:
         connection = await session.connection()
         for said, values in questions:
             plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", values)
-            steps = " | ".join(row[3] for row in plan)
+            steps = " | ".join(row.detail for row in plan)
             assert "SCAN" not in steps, steps
             assert "ix_operations_workspace_id" in steps, steps
 
