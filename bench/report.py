@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "results"
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -41,16 +43,31 @@ class Samples:
 
 def emit(results: Mapping[str, Samples], *, as_json: bool) -> None:
     """Print one JSON object and nothing else, or a table headed by hardware and commit."""
-    if as_json:
-        print(json.dumps({name: samples.summary() for name, samples in results.items()}))
-        return
-    print(hardware())
+    print(as_object(results) if as_json else table(results))
+
+
+def save(name: str, results: Mapping[str, Samples]) -> None:
+    """Keep both forms as `bench/results/NAME.json` and `NAME.txt`."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(as_object(results) + "\n")
+    (RESULTS / f"{name}.txt").write_text(table(results) + "\n")
+
+
+def as_object(results: Mapping[str, Samples]) -> str:
+    """One JSON object, a member for each figure."""
+    return json.dumps({name: samples.summary() for name, samples in results.items()})
+
+
+def table(results: Mapping[str, Samples]) -> str:
+    """A line for each figure, below hardware and commit."""
     width = max(len(name) for name in results) + 2
-    print(f"{'':{width}}{'p50':>10}{'p95':>10}{'p99':>10}{'n':>7}{'success':>9}  unit")
+    head = f"{'':{width}}{'p50':>10}{'p95':>10}{'p99':>10}{'n':>7}{'success':>9}  unit"
+    lines = [hardware(), head]
     for name, samples in results.items():
         row = samples.summary()
         cells = "".join(f"{row[key]:>10}" for key in ("p50", "p95", "p99"))
-        print(f"{name:{width}}{cells}{row['n']:>7}{row['success_rate']:>9}  {row['unit']}")
+        lines.append(f"{name:{width}}{cells}{row['n']:>7}{row['success_rate']:>9}  {row['unit']}")
+    return "\n".join(lines)
 
 
 def hardware() -> str:

@@ -4,7 +4,8 @@
     python bench/runtime.py --url URL --token TOKEN     a workspace that runs
     eval "$(bastide env)"; python bench/runtime.py      a new workspace, through the gateway
 
-Options: `--json` (one object and nothing else), `--requests N`, `--size MIB` of the transfer.
+Options: `--json` (one object and nothing else), `--save` (both forms in `bench/results`),
+`--requests N`, `--size MIB` of the transfer.
 A name that ends in `_tool` is the plain tool, run in the workspace and timed from within by one
 command, so that it pays nothing for the API. The workspace needs a shell, tar and gzip.
 """
@@ -29,7 +30,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
-from report import Samples, emit
+from report import Samples, emit, save
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
@@ -319,7 +320,7 @@ def memory(runtime: Runtime) -> float:
     """MiB of memory that only the agent holds (its private pages, without shared libraries)."""
     told = runtime.sh(
         "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | "
-        "grep -q -e '^/.bastide/bin/python' -e 'python.* -m bastide_agent' && "
+        "grep -q -e '^/.bastide/bin/[p]ython' -e '[p]ython.* -m bastide_agent' && "
         "{ cat $p/smaps_rollup; exit; }; done; exit 1"
     )
     rows = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
@@ -408,6 +409,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     parser.add_argument("--local", action="store_true", help="start an agent from this checkout")
     parser.add_argument("--url", help="of a runtime API")
     parser.add_argument("--token", help="for --url")
@@ -423,6 +425,8 @@ def main() -> None:
             runtime = stack.enter_context(created(given.size))
         results = measure(runtime, given.requests, given.size)
     emit(results, as_json=given.json)
+    if given.save:
+        save("runtime", results)
 
 
 if __name__ == "__main__":
