@@ -6,13 +6,12 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from bastide.node.errors import BootFailed, Unsupported
 from bastide.node.machines.runc import Runc
+from bastide.node.machines.version import ProgramVersion, words
 
 FLOOR = "4.2"
 """It takes pidfds, which agent and tini hold, and sockets of Linux 6.16 and newer, which have no
@@ -20,7 +19,6 @@ SO_PASSCRED any more: 4.1 gives up on every listening port there."""
 HOME = "criu"
 """Below `state_dir/runtime`: the directory with the program `criu` in it."""
 CONFIG_NAME = "criu.conf"
-_TIMEOUT = 10.0
 _DEADLINE = 600.0
 """Seconds for the memory of one machine; a gigabyte takes about four."""
 _MOST_LOG = 256 * 1024
@@ -41,34 +39,18 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Version:
-    """The version of a criu, as it says it itself."""
-
-    text: str
-    numbers: tuple[int, ...]
+class Version(ProgramVersion):
+    """The version of a criu."""
 
     @property
     def enough(self) -> bool:
         """At or above the floor."""
-        return self.numbers >= tuple(int(part) for part in FLOOR.split("."))
+        return self.at_least(FLOOR)
 
 
 def read_version(*command: Path | str) -> Version | None:
     """What a criu says of itself, or None when it is not there or does not start. Blocks."""
-    try:
-        done = subprocess.run(
-            [*command, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    match = re.search(r"^Version: (\d+(?:\.\d+)*)", done.stdout, re.MULTILINE)
+    match = re.search(r"^Version: (\d+(?:\.\d+)*)", words(*command) or "", re.MULTILINE)
     if match is None:
         return None
     return Version(match.group(1), tuple(int(part) for part in match.group(1).split(".")))

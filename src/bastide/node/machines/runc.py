@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from bastide.node.errors import BootFailed, NotReady
+from bastide.node.machines.version import ProgramVersion, words
 
 FLOOR = "1.3.6"  # CVE-2025-31133, -52565, -52881, CVE-2026-41579
 CURRENT = "current"
@@ -22,33 +21,18 @@ _MOST_OUTPUT = 16 * 1024
 _TIMEOUT = 30.0
 
 
-@dataclass(frozen=True)
-class Version:
-    """The version of a runc, as it says it itself."""
-
-    text: str
-    numbers: tuple[int, ...]
+class Version(ProgramVersion):
+    """The version of a runc."""
 
     @property
     def safe(self) -> bool:
         """At or above the floor."""
-        return self.numbers >= tuple(int(part) for part in FLOOR.split("."))
+        return self.at_least(FLOOR)
 
 
-def read_version(program: Path) -> Version | None:
+def read_version(*command: Path | str) -> Version | None:
     """What a runc says of itself, or None when it is not there or does not start. Blocks."""
-    try:
-        done = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return parse_version(done.stdout)
+    return parse_version(words(*command) or "")
 
 
 def parse_version(output: str) -> Version | None:
