@@ -2,7 +2,7 @@
 
 Run as root: `python bench/network.py [--json] [--rounds N]`. Uses a table and a subnet of its
 own and removes them; nothing leaves this machine. Each figure is taken with one workspace's
-rules loaded and with 500.
+policy loaded and with 2000.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from report import Samples, emit
 
 from bastide.domain.machine import CONTROL_PORT
 from bastide.domain.network import NetworkPolicy
-from bastide.node.network import Network, rules
-from bastide.node.network.nft import Nft
+from bastide.node.network import Network
+from bastide.node.network.firewall import Firewall
 from bastide.settings import Settings
 
-LOADS = (1, 500)
+LOADS = (1, 2000)
 POLICY = NetworkPolicy(public_access=True, ingress_ports=(80, 443, 9990))
 OTHER = NetworkPolicy(public_access=True, ingress_ports=(80, 3000), egress=("198.51.100.0/24",))
 LISTEN = (
@@ -69,26 +69,32 @@ async def run(rounds: int) -> dict[str, Samples]:
         settings = Settings.model_validate(
             {
                 "state_dir": Path(directory),
+                "run_dir": Path(directory),
                 "network": {"subnet": "10.212.0.0/16", "table": "bastide_bench"},
             }
         )
         network = Network(settings)
-        nft = Nft()
+        firewall = network._firewall  # noqa: SLF001 - neighbours without links
         try:
             await network.setup()
             for load in LOADS:
-                plan = rules.Plan("bastide_bench", network.subnet)
-                first = IPv4Address("10.212.128.1")
-                neighbours = {first + number: POLICY for number in range(load - 1)}
-                nft.run("\n".join(rules.rebuild_commands(neighbours, plan)))
+                await firewall.rebuild(neighbours(load - 1))
                 for number in range(rounds):
                     await _round(network, clock, f"ws_{number:08x}", load)
-            await _sweep(network, clock, LOADS[-1], rounds)
+            await _sweep(firewall, clock, LOADS[-1], rounds)
         finally:
             await network.teardown()
-            network.close()
-            nft.close()
+            await network.close()
     return clock.results()
+
+
+def neighbours(count: int) -> dict[IPv4Address, NetworkPolicy]:
+    """Policies of workspaces that are not there, each with a range of its own."""
+    first, outside = IPv4Address("10.212.128.1"), IPv4Address("192.0.2.0")
+    return {
+        first + number: POLICY.model_copy(update={"egress": (str(outside + number % 256),)})
+        for number in range(count)
+    }
 
 
 def _machine() -> subprocess.Popen[bytes]:
@@ -109,8 +115,9 @@ async def _round(network: Network, clock: Clock, name: str, load: int) -> None:
             socket.create_connection((address, CONTROL_PORT), timeout=0.5),
         ):
             pass
-        with clock.measure(f"network_apply_{load}"):
-            await network.apply(name, OTHER)
+        for policy in (OTHER, POLICY, OTHER, POLICY):
+            with clock.measure(f"network_apply_{load}"):
+                await network.apply(name, policy)
         with clock.measure(f"network_detach_{load}"):
             await network.detach(name)
         network.release(name)
@@ -120,17 +127,11 @@ async def _round(network: Network, clock: Clock, name: str, load: int) -> None:
         process.wait()
 
 
-async def _sweep(network: Network, clock: Clock, load: int, rounds: int) -> None:
-    """A sweep that writes `load` workspaces' rules; none of them has a link here."""
-    plan = rules.Plan("bastide_bench", network.subnet)
-    policies = {IPv4Address("10.212.128.1") + number: POLICY for number in range(load)}
-    nft = Nft()
-    try:
-        for _ in range(max(3, rounds // 10)):
-            with clock.measure(f"network_rebuild_{load}"):
-                nft.run("\n".join(rules.rebuild_commands(policies, plan)))
-    finally:
-        nft.close()
+async def _sweep(firewall: Firewall, clock: Clock, load: int, rounds: int) -> None:
+    """Writing the whole table anew, as the sweep does."""
+    for _ in range(max(3, rounds // 10)):
+        with clock.measure(f"network_rebuild_{load}"):
+            await firewall.rebuild(neighbours(load))
 
 
 def main() -> None:
