@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import pty
-import select
 import signal
 import socket
-import struct
 import subprocess
-import termios
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +16,16 @@ import pytest
 from tests.cloud import images
 from tests.cloud.cloud import Cloud
 from tests.cloud.openssh import DEADLINE, Me, Way, asking, run
+from tests.cloud.sessions import (
+    agent_of,
+    ask,
+    client_of,
+    end,
+    free_port,
+    line,
+    read_until,
+    resize,
+)
 
 from bastide.client import Bastide, NotFoundError, SshStatus, Workspace
 
@@ -232,20 +236,6 @@ def test_agent_forwarding(debian: Place, me: Me) -> None:
         assert int.from_bytes(answer[5:9], "big") == 1
 
 
-@contextlib.contextmanager
-def agent_of(me: Me) -> Iterator[dict[str, str]]:
-    path = me.home / "agent.sock"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
-    try:
-        until(path.exists)
-        environment = {"SSH_AUTH_SOCK": str(path)}
-        assert run(["ssh-add", "-q", str(me.key)], environment=environment).code == 0
-        yield environment
-    finally:
-        process.terminate()
-        process.wait(DEADLINE)
-
-
 def test_a_terminal(debian: Place) -> None:
     """A login shell on a terminal of the client's size, which follows it."""
     master, slave = pty.openpty()
@@ -334,22 +324,6 @@ def test_only_the_bastion_reaches_the_port(
     assert other.way.ssh("python3", "-c", f'"{code}"').out == "True\n"
 
 
-@contextlib.contextmanager
-def client_of(cloud: Cloud) -> Iterator[Callable[[str], dict[str, str]]]:
-    import httpx  # noqa: PLC0415
-
-    with httpx.Client(
-        base_url=cloud.environment["BASTIDE_API_URL"],
-        headers={
-            "X-Client-ID": cloud.environment["BASTIDE_CLIENT_ID"],
-            "X-Client-Secret": cloud.environment["BASTIDE_CLIENT_SECRET"],
-        },
-        timeout=DEADLINE,
-        trust_env=False,
-    ) as http:
-        yield lambda path: http.get(path).raise_for_status().json()
-
-
 def test_disabling_closes_sessions(fresh: Callable[[], Place], client: Bastide) -> None:
     """Disabled: running sessions end, new ones are refused; enabled again, the key opens."""
     one = fresh()
@@ -420,9 +394,10 @@ def test_guessing_is_slow_and_logged(
         assert b"Permission denied" in said
     entries = [json.loads(row) for row in log.read_text().splitlines() if '"127.0.0.2"' in row]
     delays = [row["delay"] for row in entries if row["event"] == "bastion.refused"]
-    assert 10 <= len(delays) <= 12
-    assert delays[:5] == sorted(delays[:5])
-    assert max(delays) == 8.0
+    # A password for `root` is a guess at every workspace: four are heard, the others are not.
+    assert len(delays) == 4
+    assert delays == sorted(delays)
+    assert delays[-1] == 8.0
     deaf = run(bound, environment=wrong)
     assert "Permission denied (publickey)" in deaf.err
     assert "wrong-guess" not in log.read_text()
@@ -458,59 +433,3 @@ def test_the_command_line(cloud: Cloud, fresh: Callable[[], Place], tmp_path: Pa
     assert shown["ssh_password_changed"]
     cloud.run("workspace", "ssh", "disable", one.id)
     assert not cloud.json("workspace", "ssh", "status", one.id)["ssh_enabled"]
-
-
-def line(process: subprocess.Popen[bytes]) -> str:
-    """The next line a program prints."""
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], DEADLINE)
-    found = process.stdout.readline().decode().strip() if ready else ""
-    if not found and process.poll() is not None and process.stderr is not None:
-        raise AssertionError(process.stderr.read().decode())
-    return found
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate(timeout=DEADLINE)
-
-
-def ask(port: int, text: bytes, socks_to: int | None = None) -> bytes:
-    """Send through a local port, or through a SOCKS proxy there, and read to the end."""
-    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
-        if socks_to is not None:
-            sock.sendall(b"\5\1\0")
-            assert sock.recv(2) == b"\5\0"
-            sock.sendall(b"\5\1\0\1\x7f\0\0\1" + struct.pack(">H", socks_to))
-            assert sock.recv(10)[:2] == b"\5\0"
-        sock.sendall(text)
-        found = b""
-        while piece := sock.recv(99):
-            found += piece
-        return found
-
-
-def resize(terminal: int, rows: int, columns: int) -> None:
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def read_until(terminal: int, *wanted: bytes) -> bytes:
-    said, deadline = b"", time.monotonic() + DEADLINE
-    while not all(each in said for each in wanted):
-        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
-        assert ready, said
-        said += os.read(terminal, 4096)
-    return said
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
