@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from tests.cache import own_cache
 from tests.host import leaks
 
 from bastide.domain.image import RECIPES
@@ -28,7 +29,6 @@ from bastide.prepare.runtime import ensure_runtime
 from bastide.settings import Machines, Settings, Storage
 from bastide.settings import Network as NetworkSettings
 
-CACHE = Path(os.environ.get("BASTIDE_TEST_CACHE", "/var/tmp/bastide-test-cache"))
 BUSYBOX = Path("/bin/busybox")
 
 Script = Callable[[str], tuple[str, ...]]
@@ -49,13 +49,12 @@ def prepared() -> Path:
     """A state directory with runtime, image and agent bundle, kept from run to run."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    CACHE.chmod(0o755)
-    ensure_runtime(CACHE, print)
-    ensure_criu(CACHE, print)
-    ensure_image(RECIPES[0], CACHE, print)
-    build_bundle(CACHE)
-    return CACHE
+    cache = own_cache()
+    ensure_runtime(cache, print)
+    ensure_criu(cache, print)
+    ensure_image(RECIPES[0], cache, print)
+    build_bundle(cache)
+    return cache
 
 
 @pytest.fixture
