@@ -42,6 +42,7 @@ def test_the_boot_document() -> None:
         "hostname": "workspace",
         "control": {"port": 9989, "token": "token"},
         "runtime": {"port": 9990, "enabled": True, "token": "ab" * 32},
+        "ssh": {"enabled": False, "host_key": None, "password_hash": None, "keys": []},
         "env": {"KEY": "välue"},
         "cmd": ["echo", "hi"],
         "workdir": "/root",
