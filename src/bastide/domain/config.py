@@ -41,7 +41,7 @@ LATER = {
     "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
     "auto_stop_seconds": "automatic stop is not available yet; leave it out",
     "workloads": "workloads are not available yet; leave them out and use cmd or the runtime API",
-    "proxy_assignment_id": "assignments are not supported; leave it out and choose an address with "
+    "proxy_assignment_id": "assignments by number are not available; leave it out and choose an address with "
     "POST /workspace/:id/network/ip",
     "ready_check": "ready checks are not available yet; leave ready_check out",
     "desktop": "desktops are not available yet; leave it out or send {enabled: false}",
