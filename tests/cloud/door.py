@@ -106,11 +106,19 @@ class Passage:
                 except OSError:
                     near.close()
                     continue
-                far.settimeout(None)
-                for end in (near, far):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=_pour, args=pair, daemon=True).start()
+                threading.Thread(target=_join, args=(near, far), daemon=True).start()
+
+
+def _join(near: socket.socket, far: socket.socket) -> None:
+    """Pour both ways until both have ended."""
+    with near, far:
+        far.settimeout(None)
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        back = threading.Thread(target=_pour, args=(far, near), daemon=True)
+        back.start()
+        _pour(near, far)
+        back.join()
 
 
 def _pour(source: socket.socket, sink: socket.socket) -> None:
