@@ -41,8 +41,8 @@ LATER = {
     "idle": "automatic sleep (idle) is not available yet; leave it out or send null",
     "auto_stop_seconds": "automatic stop is not available yet; leave it out",
     "workloads": "workloads are not available yet; leave them out and use cmd or the runtime API",
-    "proxy_assignment_id": "assignments by number are not available; leave it out and choose an address with "
-    "POST /workspace/:id/network/ip",
+    "proxy_assignment_id": "assignments by number are not available; leave it out and choose an "
+    "address with POST /workspace/:id/network/ip",
     "ready_check": "ready checks are not available yet; leave ready_check out",
     "desktop": "desktops are not available yet; leave it out or send {enabled: false}",
     "enable_kvm": "nested virtualisation is not available; leave enable_kvm out or send false",

@@ -41,8 +41,9 @@ class GatewayEntry:
     """What the edge may do with requests for one workspace.
 
     States: `open` (pass), `closed` (public access is off), `disabled` (runtime access is off),
-    `paused` (its processes are frozen), `down` (no machine runs). Only an open entry must have an address and a raw token; the others
-    may leave them out. A workspace that is not in the map does not exist for the edge.
+    `paused` (its processes are frozen), `down` (no machine runs). Only an open entry must have
+    an address and a raw token; the others may leave them out. A workspace that is not in the map
+    does not exist for the edge.
 
     Raises:
         GatewayEntryError: a value is not what its field holds; nothing of the token is named.

@@ -31,7 +31,8 @@ async def test_enable_tells_everyone(cloud: Cloud) -> None:
     status = await cloud.call("GET", path)
     assert (status["ssh_enabled"], status["ssh_id"], status["connection"]) == (False, None, None)
     machine = cloud.engine.machines[found["id"]]
-    assert not machine.policy.ssh
+    before = machine.policy
+    assert not before.ssh
     enabled = await cloud.call("POST", f"{path}/enable")
     ssh_id, password = enabled["ssh_id"], enabled["ssh_password"]
     bastion = cloud.services.settings.listen.ssh
