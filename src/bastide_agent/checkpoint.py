@@ -39,9 +39,17 @@ class Checkpoint:
         router.add("POST", "/control/renew", self.renew)
 
     async def rest(self, request: Request) -> Response:
-        """Let go of what a snapshot cannot hold. Repeating is harmless."""
-        del request
+        """Let go of what a snapshot cannot hold. Repeating is harmless.
+
+        With `ending` the machine stops afterwards: whoever is connected is told now, for once it
+        is cut off from the network nobody could be.
+        """
+        fields = await request.fields()
         self._runtime.rest()
+        if fields.flag("ending"):
+            self._runtime.server.drop_connections()
+            if self.control is not None:
+                self.control.drop_connections(but=request.connection)
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(LONGEST_REST, self._awake)

@@ -29,6 +29,18 @@ def test_a_resting_terminal_goes_on(agent: Agent) -> None:
         live.run(number, "echo after")
 
 
+def test_an_ending_machine_tells_whoever_is_connected(agent: Agent) -> None:
+    """Streams are cut before the machine is cut off, the caller's own connection stays."""
+    with agent.client() as http, agent.control() as control:
+        with http.stream("POST", "/exec/stream", json={"cmd": ["sleep", "100"]}) as stream:
+            lines = stream.iter_lines()
+            assert next(lines)
+            assert control.post("/control/rest", json={"ending": True}).json() == {"resting": True}
+            with pytest.raises(httpx.TransportError):
+                list(lines)
+        assert control.post("/control/wake").json() == {"resting": False}
+
+
 def test_a_restored_agent_is_of_a_new_boot(tmp_path: Path) -> None:
     """Renewing changes identity and tokens and cuts every older connection; tasks go on."""
     agent = start_agent(tmp_path)

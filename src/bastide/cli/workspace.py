@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bastide.cli import lifecycle, ssh
+from bastide.cli import lifecycle, snapshot, ssh
 from bastide.cli.exec import exec_
 from bastide.cli.options import Json, WorkspaceName, Yes
 
@@ -24,6 +24,8 @@ for command in (
     lifecycle.ping,
     lifecycle.resize,
     lifecycle.destroy,
+    snapshot.snapshot,
+    snapshot.restore,
     lifecycle.archived,
 ):
     app.command()(command)

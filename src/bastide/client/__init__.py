@@ -41,6 +41,7 @@ from bastide.client._models import (
     Quota,
     Resized,
     Resources,
+    Snapshot,
     Workspace,
     WorkspacePage,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "Resources",
     "Runtime",
     "ServerError",
+    "Snapshot",
     "SshConnection",
     "SshKey",
     "SshStatus",

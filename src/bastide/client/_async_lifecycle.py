@@ -6,7 +6,15 @@ from typing import Any
 
 from bastide.client import _lifecycle_calls as calls
 from bastide.client import _workspace_calls
-from bastide.client._models import Estimate, Lifecycle, Quota, Resized, Resources, WorkspacePage
+from bastide.client._models import (
+    Estimate,
+    Lifecycle,
+    Quota,
+    Resized,
+    Resources,
+    Snapshot,
+    WorkspacePage,
+)
 from bastide.client._session import AsyncSession
 
 
@@ -22,6 +30,17 @@ class AsyncLifecycles:
     async def resume(self, workspace: str) -> None:
         """Let a paused workspace go on."""
         await self._api.send(_workspace_calls.power(workspace, "resume"))
+
+    async def snapshot(self, workspace: str, *, after: str | None = None) -> Snapshot:
+        """Capture memory and disk, in the place of the last snapshot.
+
+        `after`: `resume` (usual), `paused` or `stop`, what the workspace is then.
+        """
+        return await self._api.send(calls.snapshot(workspace, after))
+
+    async def restore(self, workspace: str) -> Snapshot:
+        """Go back to the last snapshot: processes, memory, open files and disk."""
+        return await self._api.send(calls.restore(workspace))
 
     async def destroy(self, workspace: str) -> None:
         """Remove machine and disk for good and keep the record; a start begins anew."""

@@ -13,6 +13,7 @@ from bastide.client._models import (
     Quota,
     Resized,
     Resources,
+    Snapshot,
     WorkspacePage,
 )
 
@@ -23,6 +24,28 @@ class Renewal(Model):
     ttl: str | None = None
     ttl_action: str | None = None
     ttl_expires_at: str | None = None
+
+
+def snapshot(workspace: str, after: str | None) -> Call[Snapshot]:
+    """Capture memory and disk."""
+    return Call(
+        "POST",
+        f"/workspace/{part(workspace)}/snapshot",
+        _snapshot,
+        json={"after": after} if after else None,
+        repeatable=False,
+        timeout=LONG_TIMEOUT,
+    )
+
+
+def restore(workspace: str) -> Call[Snapshot]:
+    """Go back to the last snapshot."""
+    path = f"/workspace/{part(workspace)}/restore"
+    return Call("POST", path, _snapshot, repeatable=False, timeout=LONG_TIMEOUT)
+
+
+def _snapshot(body: Any) -> Snapshot:
+    return Snapshot.model_validate(body["snapshot"])
 
 
 def destroy(workspace: str) -> Call[None]:

@@ -143,12 +143,25 @@ class Estimate(Model):
     period: str
 
 
+class Snapshot(Model):
+    """The last snapshot of a workspace: bytes, and milliseconds the machine stood still for it."""
+
+    created_at: str
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    size_bytes: int = 0
+    frozen_ms: float = 0
+
+
 class MachineInfo(Model):
     """What runs a workspace now; the stages of its last boot in milliseconds."""
 
     status: str
     tier: str | None = None
     tier_reason: str | None = None
+    snapshot_supported: bool | None = None
+    snapshot_unavailable_reason: str | None = None
+    snapshot: Snapshot | None = None
     boot_timings_ms: dict[str, float] = Field(default_factory=dict)
 
 

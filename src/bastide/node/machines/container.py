@@ -276,7 +276,7 @@ class Container(Machine):
         was_paused = self.paused
         await self.resume()  # for a moment: the agent must let go of what cannot be captured
         self._resting = True
-        await self._tell("rest")
+        await self._tell("rest", ending=ending)
         await self.pause()
         try:
             if ending:
@@ -321,12 +321,12 @@ class Container(Machine):
         finally:
             gate.close()
 
-    async def _tell(self, what: str) -> None:
+    async def _tell(self, what: str, **document: object) -> None:
         """Say something to the agent that it may as well miss."""
         record, address = self.boot_record, self._host.network.address(self.id)
         if record is not None and address is not None:
             try:
-                await tell(str(address), record.token, what)
+                await tell(str(address), record.token, what, document)
             except BootFailed as error:
                 _log.info("machine.agent_silent", machine=self.id, reason=error.message)
 

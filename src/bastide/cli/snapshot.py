@@ -1,0 +1,80 @@
+"""`bastide workspace snapshot` and `restore`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bastide.cli.options import Json, WorkspaceName, Yes
+
+if TYPE_CHECKING:
+    from bastide.client import Snapshot
+
+MIB = 1024 * 1024
+
+
+class After(StrEnum):
+    """What the workspace is once its snapshot is taken."""
+
+    RESUME = "resume"
+    PAUSED = "paused"
+    STOP = "stop"
+
+
+def snapshot(
+    workspace: WorkspaceName,
+    *,
+    after: Annotated[
+        After | None,
+        typer.Option(help="What it is afterwards. Default: what it was."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Capture memory and disk of a running workspace; the last snapshot is replaced."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_json
+
+    with cloud() as client, _progress("capturing"):
+        taken = client.workspaces.snapshot(workspace, after=after.value if after else None)
+    if json:
+        show_json(taken.model_dump(mode="json"))
+    else:
+        typer.echo(f"snapshot: {workspace}, {_told(taken)}")
+
+
+def restore(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
+    """Go back to the last snapshot; what was done since is lost."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import ask, show_json
+
+    with cloud() as client:
+        found = client.workspaces.get(workspace)
+        name = found.slug or found.name
+        ask(f"Put {name} ({found.id}) back to its last snapshot, losing what came after?", yes=yes)
+        with _progress("restoring"):
+            taken = client.workspaces.restore(found.id)
+    if json:
+        show_json(taken.model_dump(mode="json"))
+    else:
+        typer.echo(f"restored: {workspace}, as it was at {taken.created_at}")
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """Tell on standard error that it goes on, and how long it took."""
+    from bastide.cli.output import note
+
+    began = time.monotonic()
+    note(f"    {what} memory and disk")
+    yield
+    note(f"    {time.monotonic() - began:5.2f}s  done")
+
+
+def _told(taken: Snapshot) -> str:
+    memory, disk = taken.memory_bytes / MIB, taken.disk_bytes / MIB
+    return f"memory {memory:.0f} MiB, disk {disk:.0f} MiB, stood still {taken.frozen_ms:.0f} ms"
