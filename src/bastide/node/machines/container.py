@@ -144,7 +144,10 @@ class Container(Machine):
                 os.close(output_write)
             record = self._watch(pid, boot_id, token)
             with clock.stage("network"):
-                await self._host.network.attach(self.id, pid, spec.network)
+                try:
+                    await self._host.network.attach(self.id, pid, spec.network)
+                except Conflict as error:  # killed meanwhile: its namespace went with it
+                    raise BootFailed(f"the machine ended while it was made: {error}") from None
             with clock.stage("start"):
                 await self._host.runc.start(self.id)
             with clock.stage("agent"):
