@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 EVERY = 2.0
 LISTEN_AGAIN = 1.0
+GATHER = 0.05
+"""Seconds an event waits for others: most are of our own operations, which see for themselves."""
 _COMPARED = ("observed_state", "address", "boot_id", "observed_exit", "ready")
 _WANTED = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 _ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
@@ -57,7 +59,8 @@ class Observation:
                     self._lost_sight(error)
                 except Exception:
                     log.exception("observation.failed")
-                await heard(self._look, EVERY)
+                if await heard(self._look, EVERY):
+                    await asyncio.sleep(GATHER)
 
     async def look(self) -> int:
         """Compare all rows with what the engine polls; how many changed.

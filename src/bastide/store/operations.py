@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -20,6 +20,16 @@ from bastide.domain.instant import now
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
+
+# Built once: every request asks them, and building a statement takes longer than running it.
+_NEWEST = (
+    select(Operation)
+    .where(Operation.workspace_id == bindparam("workspace"))
+    .order_by(Operation.created_at.desc(), Operation.id.desc())
+    .limit(1)
+    .execution_options(populate_existing=True)
+)
+_NEWEST_OF_KIND = _NEWEST.where(Operation.kind == bindparam("wanted"))
 
 
 class Operations:
@@ -45,6 +55,15 @@ class Operations:
             .where(Operation.workspace_id == workspace_id, Operation.state.in_(UNFINISHED))
             .execution_options(populate_existing=True)
         )
+
+    async def newest(
+        self, workspace_id: str, kind: OperationKind | None = None
+    ) -> Operation | None:
+        """The newest operation (of this kind) of one workspace."""
+        if kind is None:
+            return await self._session.scalar(_NEWEST, {"workspace": workspace_id})
+        values = {"workspace": workspace_id, "wanted": kind}
+        return await self._session.scalar(_NEWEST_OF_KIND, values)
 
     async def latest(
         self, workspaces: Collection[str], kind: OperationKind | None = None

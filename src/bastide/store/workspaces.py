@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, String, bindparam, cast, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
@@ -19,6 +19,19 @@ from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+
+# Built once: every request asks them, and building a statement takes longer than running it.
+_BY_ID = (
+    select(Workspace)
+    .where(Workspace.deleted_at.is_(None), Workspace.id == bindparam("id"))
+    .execution_options(populate_existing=True)
+)
+_BY_REFERENCE = (
+    select(Workspace)
+    .where(Workspace.account_id == bindparam("account"), Workspace.deleted_at.is_(None))
+    .where(or_(Workspace.id == bindparam("reference"), Workspace.slug == bindparam("reference")))
+    .execution_options(populate_existing=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,7 @@ class Workspaces:
 
     async def get(self, workspace_id: str) -> Workspace | None:
         """By id, whoever owns it."""
-        return await self._one(Workspace.id == workspace_id)
+        return await self._session.scalar(_BY_ID, {"id": workspace_id})
 
     async def find(self, account_id: str, reference: str) -> Workspace | None:
         """By id or slug within an account; an id wins over an equal slug.
@@ -87,12 +100,8 @@ class Workspaces:
         """
         if not _REFERENCE.fullmatch(reference):
             return None
-        found = await self._session.scalars(
-            select(Workspace)
-            .where(Workspace.account_id == account_id, Workspace.deleted_at.is_(None))
-            .where(or_(Workspace.id == reference, Workspace.slug == reference))
-            .execution_options(populate_existing=True)
-        )
+        values = {"account": account_id, "reference": reference}
+        found = await self._session.scalars(_BY_REFERENCE, values)
         rows = list(found)
         return next((row for row in rows if row.id == reference), rows[0] if rows else None)
 
