@@ -30,6 +30,29 @@ _NEWEST = (
     .execution_options(populate_existing=True)
 )
 _NEWEST_OF_KIND = _NEWEST.where(Operation.kind == bindparam("wanted"))
+_FREE = (
+    select(Operation.id)
+    .where(Operation.state.in_(UNFINISHED), Operation.run_after <= bindparam("present"))
+    .where(or_(Operation.lock_token.is_(None), Operation.lock_expires_at < bindparam("present")))
+    .where(Operation.kind.in_(bindparam("kinds", expanding=True)))
+    .order_by(Operation.run_after, Operation.created_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    update(Operation)
+    .where(Operation.id == _FREE.scalar_subquery())
+    .values(
+        state=OperationState.RUNNING,
+        attempts=Operation.attempts + 1,
+        lock_token=bindparam("new_token"),
+        lock_owner=bindparam("new_owner"),
+        lock_expires_at=bindparam("until"),
+        updated_at=bindparam("present"),
+    )
+    .returning(Operation)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
 
 
 class Operations:
@@ -161,30 +184,14 @@ class Operations:
         PostgreSQL skips rows that another pass is taking; SQLite has one writer at a time.
         """
         at = now()
-        free = (
-            select(Operation.id)
-            .where(Operation.state.in_(UNFINISHED), Operation.run_after <= at)
-            .where(or_(Operation.lock_token.is_(None), Operation.lock_expires_at < at))
-            .order_by(Operation.run_after, Operation.created_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        if kinds is not None:
-            free = free.where(Operation.kind.in_(kinds))
-        taken = await self._session.scalars(
-            update(Operation)
-            .where(Operation.id == free.scalar_subquery())
-            .values(
-                state=OperationState.RUNNING,
-                attempts=Operation.attempts + 1,
-                lock_token=secrets.token_hex(16),
-                lock_owner=owner,
-                lock_expires_at=at + timedelta(seconds=seconds),
-                updated_at=at,
-            )
-            .returning(Operation)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
+        values = {
+            "present": at,
+            "kinds": list(OperationKind if kinds is None else kinds),
+            "new_token": secrets.token_hex(16),
+            "new_owner": owner,
+            "until": at + timedelta(seconds=seconds),
+        }
+        taken = await self._session.scalars(_TAKE, values)
         return taken.one_or_none()
 
     async def extend(self, operation_id: str, lock_token: str, seconds: float) -> bool:
