@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import select
 import subprocess
@@ -16,6 +17,7 @@ from bastide.node.network import Network
 
 GUEST = Path(__file__).with_name("guest.py")
 NAMES = Path(__file__).with_name("nameserver.py")
+LOCK = Path("/run/lock/bastide-test-net")
 TABLE = "bastide_test_net"
 SUBNET = "10.211.0.0/16"
 UPLINK = "tnet0"
@@ -167,6 +169,12 @@ class Stage:
 @contextlib.contextmanager
 def internet() -> Iterator[Guest]:
     """A namespace with every address of `OUTSIDE`, routed to from the host and nowhere else."""
+    with LOCK.open("w") as lock:  # the names here are the same in every run of these tests
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from _internet()
+
+
+def _internet() -> Iterator[Guest]:
     guest = Guest("--net")
     inside = ["nsenter", "--net", "--target", str(guest.pid), "ip", "-batch", "-"]
     pair = f"link add {UPLINK} type veth peer name eth0 netns {guest.pid}"
