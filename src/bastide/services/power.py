@@ -127,10 +127,10 @@ class PowerService:
     ) -> tuple[WorkspaceView, Operation | None]:
         """Queue the operation, in one transaction with the decision."""
         for _ in range(_ATTEMPTS):
-            known = await self._workspaces.get(caller, reference)
             try:
                 async with self._database.write() as session:
-                    row = caller.require(await Workspaces(session).get(known.row.id))
+                    found = await Workspaces(session).find(caller.account_id, reference)
+                    row = caller.require(found)
                     view = await view_of(session, row)
                     more = (
                         kind in _RUNS
