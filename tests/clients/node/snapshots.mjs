@@ -1,0 +1,54 @@
+// Snapshots with the vendor's npm client as its users write them. Needs what session.mjs needs.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+
+import Oblien, { ConflictError, NotFoundError } from 'oblien';
+
+const {
+  OBLIEN_BASE_URL: baseUrl,
+  OBLIEN_CLIENT_ID: clientId,
+  OBLIEN_CLIENT_SECRET: clientSecret,
+} = process.env;
+
+describe('snapshots with the vendor client', { timeout: 600_000 }, () => {
+  let client;
+  let id;
+
+  before(async () => {
+    client = new Oblien({ baseUrl, clientId, clientSecret });
+    const made = await client.workspaces.create({
+      image: 'debian-12', cpus: 1, memory_mb: 256, disk_size_mb: 256,
+    });
+    id = made.id;
+  });
+
+  after(async () => {
+    await client.workspaces.delete(id).catch((error) => {
+      if (!(error instanceof NotFoundError)) throw error;
+    });
+  });
+
+  it('has nothing to restore at first', async () => {
+    await assert.rejects(client.workspaces.snapshots.restore(id), NotFoundError);
+  });
+
+  it('takes one and goes on, or is paused or stopped', async () => {
+    const { snapshot_supported: able } = await client.workspaces.lifecycle.get(id);
+    assert.equal(able, true);
+    const taken = await client.workspaces.snapshots.create(id);
+    assert.equal(taken.success, true);
+    assert.equal(taken.status, 'running');
+    assert.ok(taken.snapshot.size_bytes > 0);
+    assert.ok(Date.parse(taken.snapshot.created_at));
+    assert.equal((await client.workspaces.snapshots.create(id, { after: 'paused' })).status, 'paused');
+    assert.equal((await client.workspaces.snapshots.create(id, { after: 'stop' })).status, 'stopped');
+    await assert.rejects(client.workspaces.snapshots.create(id), ConflictError);
+  });
+
+  it('goes back to it', async () => {
+    const back = await client.workspaces.snapshots.restore(id);
+    assert.equal(back.status, 'running');
+    assert.equal((await client.workspaces.get(id)).ready, true);
+  });
+});
