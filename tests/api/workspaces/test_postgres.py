@@ -18,10 +18,16 @@ from tests.api.workspaces.test_create import (
     test_the_same_key_makes_one_workspace,
     test_thirty_at_once,
 )
+from tests.api.workspaces.test_leases import (
+    test_a_lease_that_ended_while_nobody_was_there,
+    test_of_renewal_and_expiry_exactly_one_wins,
+    test_removed_on_any_exit,
+)
 from tests.api.workspaces.test_power import (
     test_deletion_supersedes_a_creation,
     test_of_conflicting_calls_one_wins,
 )
+from tests.api.workspaces.test_restarts import test_restarts_back_off
 from tests.postgres import Postgres
 
 from bastide.settings import Database, Settings
@@ -30,11 +36,15 @@ pytestmark = pytest.mark.postgres
 
 __all__ = [
     "test_a_creation_is_taken_up_again",
+    "test_a_lease_that_ended_while_nobody_was_there",
     "test_a_stale_result_is_dropped",
     "test_deletion_supersedes_a_creation",
     "test_equal_names_get_different_slugs",
     "test_limits_hold_in_a_race",
     "test_of_conflicting_calls_one_wins",
+    "test_of_renewal_and_expiry_exactly_one_wins",
+    "test_removed_on_any_exit",
+    "test_restarts_back_off",
     "test_the_same_key_makes_one_workspace",
     "test_thirty_at_once",
     "test_two_control_planes_share_the_work",
