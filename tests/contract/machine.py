@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from bastide.domain.machine import MachineSpec
 from bastide.node.errors import BootFailed, Conflict, Unsupported
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
+from bastide.node.snapshots import Draft
 
 Make = Callable[[str], Awaitable[Machine]]
 
@@ -173,6 +175,30 @@ class MachineContract(ABC):
         await machine.clean()
         with pytest.raises(Conflict):
             machine.stats(self.spec)
+
+    async def test_a_capture_is_whole_and_leaves_it_frozen(
+        self, make: Make, tmp_path: Path
+    ) -> None:
+        """Memory and disk are written; the machine stands still and can go on, or says why not."""
+        machine = await make("ready")
+        await self.boot(machine)
+        draft = Draft(tmp_path / "draft")
+        for path in (draft.path, draft.memory, draft.work):
+            path.mkdir()
+        try:
+            await machine.capture(draft, self.spec, ending=False)
+        except Unsupported as error:
+            await machine.clean()
+            pytest.skip(f"this tier cannot, and says why: {error.message}")
+        assert machine.paused
+        assert any(path.stat().st_size for path in draft.memory.iterdir())
+        assert draft.disk.stat().st_size == self.spec.resources.disk_mb * 2**20
+        await machine.resume()
+        assert machine.process is not None
+        process = machine.process
+        await machine.stop(10)
+        assert (await process.wait(5)).code == 0
+        await machine.clean()
 
     async def test_clean_may_be_repeated(self, make: Make) -> None:
         """Cleaning a machine that never ran, twice, is harmless."""
