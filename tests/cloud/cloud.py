@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,10 +116,23 @@ def own_cloud() -> Iterator[Cloud]:
         finally:
             before = traces(settings)
             cloud.run("down", "--purge", "--yes")
-            left = {kind: found for kind, found in traces(settings).items() if found}
+            left = remaining(settings)
             assert not left, f"left on the host: {left}; before: {before}"
             assert not settings.state_dir.exists()
             assert not settings.run_dir.exists()
+
+
+def remaining(settings: Settings) -> dict[str, set[str]]:
+    """What of a cloud that is down is on the host, and does not go within a few seconds.
+
+    Processes whose parent has just ended are dead until the host's process 1 takes note of it.
+    """
+    end = time.monotonic() + 10
+    while True:
+        left = {kind: found for kind, found in traces(settings).items() if found}
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.05)
 
 
 def own_settings(base: Path, place: int) -> Settings:

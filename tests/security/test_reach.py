@@ -145,6 +145,7 @@ def test_a_restarted_and_a_changed_workspace_are_as_closed(
     ends = inside.call("connect", targets=[*targets, [world.INTERNET, 80]])
     assert ends.pop(f"{world.INTERNET}:80") == "open"
     assert set(ends.values()) <= {"refused", "silent"}
-    client.workspaces.update(inside.id, config={"ingress_ports": [80, APP], "public_access": True})
+    opened = {"ingress_ports": [80, APP, RUNTIME_PORT], "public_access": True}
+    client.workspaces.update(inside.id, config={"network_config": opened})
     ends = inside.call("connect", targets=targets)
     assert set(ends.values()) <= {"refused", "silent"}
