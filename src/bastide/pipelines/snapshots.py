@@ -34,8 +34,7 @@ class Snapshots(Pipeline):
 
     async def _take(self, job: Job) -> MachineStatus:
         """Capture it, unless an earlier pass has done so and ended it."""
-        word = job.operation.params.get("after")
-        after = SnapshotAfter(word) if word else None
+        after = SnapshotAfter(job.operation.params["after"])
         if job.operation.attempts > 1:
             status = await self.tools.engine.status(job.row.id)
             taken = status.snapshot

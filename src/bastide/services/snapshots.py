@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bastide.domain.errors import Conflict, NotFound, NotSupported
-from bastide.domain.machine import Snapshot, SnapshotAfter
+from bastide.domain.machine import MachineState, Snapshot, SnapshotAfter
 from bastide.domain.operation import OperationKind
 from bastide.engine.contract import Engine
 from bastide.services.caller import Caller
@@ -59,7 +59,10 @@ class SnapshotService:
                 "it: take the snapshot with another `after`, or change the lifecycle first.",
                 state=known.condition.status.value,
             )
-        params = {"after": after.value if after else None}
+        if after is None:  # decided now: amid a snapshot that is tried again it may be frozen
+            paused = known.row.observed_state == MachineState.PAUSED
+            after = SnapshotAfter.PAUSED if paused else SnapshotAfter.RESUME
+        params = {"after": after.value}
         kind = OperationKind.SNAPSHOT
         return await self._shown(await self._power.do(caller, reference, kind, params=params))
 

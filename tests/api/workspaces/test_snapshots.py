@@ -142,6 +142,27 @@ async def test_a_lost_answer_is_no_second_time(cloud: Cloud, step: str) -> None:
     assert [call for call, _ in cloud.engine.calls].count(step) == 1
 
 
+async def test_one_that_is_left_frozen_goes_on_when_it_is_tried_again(cloud: Cloud) -> None:
+    """A node that died amid a snapshot left the machine frozen; the next try lets it go on."""
+    found = await cloud.create()
+    machine = cloud.engine.machines[found["id"]]
+    cloud.engine.hold["snapshot"] = asyncio.Event()
+    taking = asyncio.create_task(cloud.call("POST", f"/workspace/{found['id']}/snapshot"))
+    await eventually(lambda: ("snapshot", found["id"]) in cloud.engine.calls)
+    frozen = {"state": MachineState.PAUSED}
+    machine.status = machine.status.model_copy(update=frozen)
+    cloud.engine.release("snapshot")
+    assert (await taking)["status"] == "running"
+
+
+async def test_a_paused_one_stays_paused(cloud: Cloud) -> None:
+    """Without `after` it is what it was."""
+    found = await cloud.create()
+    await cloud.call("POST", f"/workspace/{found['id']}/pause")
+    taken = await cloud.call("POST", f"/workspace/{found['id']}/snapshot")
+    assert taken["status"] == "paused"
+
+
 async def test_a_workspace_removed_on_exit_is_not_stopped_by_its_snapshot(cloud: Cloud) -> None:
     """A snapshot that would delete what it has captured is refused."""
     found = await cloud.create(config={"ttl": "1h", "remove_on_exit": True})
