@@ -129,7 +129,7 @@ async def test_narrow_credentials_are_kept_out_of_admin_paths(
     stage: Stage, anyone: httpx.AsyncClient
 ) -> None:
     """Keys and tokens of every narrower scope are let in and then told which scope is needed."""
-    made = await stage.row()
+    made = await stage.row(runtime_enabled=True)
     narrow = {
         "namespace": (await stage.key(Scope.NAMESPACE, namespace="shop"))[1],
         "workspace": (await stage.key(Scope.WORKSPACE, workspace=made.id))[1],

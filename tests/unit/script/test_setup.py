@@ -39,6 +39,8 @@ def test_daemons_are_let_go_when_it_is_ended(policy: Path, number: signal.Signal
         assert shell.stdout.readline() == "held\n"
         assert subprocess.run([policy], check=False).returncode == 101
         os.killpg(shell.pid, number)  # as a terminal does
+        assert shell.stdin is not None
+        shell.stdin.close()  # bash may have caught it just before it began to wait for cat
         shell.wait(30)
     assert not policy.exists()
 
