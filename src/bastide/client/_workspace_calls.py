@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bastide.client._call import LONG_TIMEOUT, Call, part
-from bastide.client._errors import ProvisioningFailed
+from bastide.client._errors import ApiError, BastideError, ConnectionFailed, ProvisioningFailed
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 
 
@@ -46,6 +47,22 @@ def create(
         "wait_ready": False,
     }
     return Call("POST", "/workspace", _workspace, json=_given(body))
+
+
+def waiting(call: Call[Workspace], seconds: float) -> Call[Workspace]:
+    """A creation that is answered once the workspace is ready.
+
+    It is not repeated as it is: whose answer is lost asks `call` what became of it.
+    """
+    body = {**(call.json or {}), "wait_ready": True}
+    return replace(call, json=body, repeatable=False, timeout=max(seconds, 1.0))
+
+
+def unsettled(error: BastideError) -> bool:
+    """Whether a creation may have begun although its answer is an error."""
+    if isinstance(error, ApiError):
+        return error.status >= 500 or error.code == "CREATE_FAILED"
+    return isinstance(error, ConnectionFailed)
 
 
 def get(workspace: str) -> Call[Workspace]:
@@ -93,18 +110,8 @@ def info(workspace: str) -> Call[MachineInfo]:
     return Call("GET", f"/workspace/{part(workspace)}/info", MachineInfo.model_validate)
 
 
-def runtime_status(workspace: str) -> Call[bool]:
-    """Whether the runtime server is enabled."""
-    return Call("GET", _runtime(workspace), lambda body: bool(body.get("enabled")))
-
-
-def runtime_token(workspace: str) -> Call[str]:
-    """A gateway token of an enabled runtime server."""
-    return Call("GET", f"{_runtime(workspace)}/token", _token)
-
-
 def runtime_enable(workspace: str) -> Call[str]:
-    """Enable the runtime server; a gateway token."""
+    """Enable the runtime server, unless it is; a gateway token."""
     return Call("POST", f"{_runtime(workspace)}/enable", _token)
 
 

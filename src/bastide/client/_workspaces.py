@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bastide.client import _workspace_calls as calls
-from bastide.client._errors import WaitTimeout
+from bastide.client._errors import BastideError, WaitTimeout
 from bastide.client._lifecycle import Lifecycles
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 from bastide.client._network import Networks
@@ -18,7 +18,7 @@ from bastide.client._tokens import Tokens
 
 READY_TIMEOUT = 600.0
 PAGE = 100
-FIRST_PAUSE = 0.05
+FIRST_PAUSE = 0.02
 LAST_PAUSE = 1.0
 
 
@@ -69,23 +69,32 @@ class Workspaces(Lifecycles):
             ProvisioningFailed: it could not be made.
             WaitTimeout: it was not ready within `timeout` seconds.
         """
-        workspace = self._api.send(
-            calls.create(
-                image=image,
-                name=name,
-                slug=slug,
-                namespace=namespace,
-                mode=mode,
-                cpus=cpus,
-                memory_mb=memory_mb,
-                disk_size_mb=disk_size_mb,
-                env=env,
-                cmd=cmd,
-                config=config,
-                idempotency_key=idempotency_key,
-            )
+        call = calls.create(
+            image=image,
+            name=name,
+            slug=slug,
+            namespace=namespace,
+            mode=mode,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            disk_size_mb=disk_size_mb,
+            env=env,
+            cmd=cmd,
+            config=config,
+            idempotency_key=idempotency_key,
         )
-        return self.wait_ready(workspace.id, timeout=timeout) if wait else workspace
+        if not wait:
+            return self._api.send(call)
+        end = self._clock() + timeout
+        try:
+            workspace = self._api.send(calls.waiting(call, timeout))
+        except BastideError as error:
+            if not calls.unsettled(error):
+                raise
+            workspace = self._api.send(call)
+        if calls.settled(workspace):
+            return workspace
+        return self.wait_ready(workspace.id, timeout=max(0.0, end - self._clock()))
 
     def get(self, workspace: str) -> Workspace:
         """One workspace."""
@@ -169,7 +178,7 @@ class Workspaces(Lifecycles):
             if self._clock() >= end:
                 raise WaitTimeout(f"{workspace} was not ready within {timeout:g} seconds")
             self._sleep(pause)
-            pause = min(pause * 1.5, LAST_PAUSE)
+            pause = min(pause * 1.3, LAST_PAUSE)
 
     def runtime(self, workspace: str) -> Runtime:
         """Commands and files inside the workspace; its runtime server is enabled if need be."""
@@ -178,9 +187,8 @@ class Workspaces(Lifecycles):
             kept = None if fresh else self._tokens.get(workspace)
             if kept is not None:
                 return kept
-            enabled = self._api.send(calls.runtime_status(workspace))
-            call = calls.runtime_token if enabled else calls.runtime_enable
-            return self._tokens.keep(workspace, self._api.send(call(workspace)))
+            # Enabling what is enabled changes nothing: one call where asking first takes two.
+            return self._tokens.keep(workspace, self._api.send(calls.runtime_enable(workspace)))
 
         return Runtime(self._gateway, token)
 

@@ -17,8 +17,8 @@ TASK = {"id": "1", "command": ["true"], "status": "exited", "exit_code": 0, "std
 
 def enabled(server: Server, *tokens: str) -> None:
     """A workspace whose runtime server is on."""
-    server.on("GET", ACCESS, good(enabled=True, running=True))
-    server.on("GET", f"{ACCESS}/token", *(good(token=token, enabled=True) for token in tokens))
+    answers = (good(token=token, enabled=True) for token in tokens)
+    server.on("POST", f"{ACCESS}/enable", *answers)
 
 
 def encoded(text: str) -> dict[str, str]:
@@ -26,9 +26,8 @@ def encoded(text: str) -> dict[str, str]:
 
 
 def test_the_runtime_server_is_enabled_when_it_is_off() -> None:
-    """A disabled runtime server is enabled, and the token of that is used."""
+    """The runtime server is enabled in the one call that gives its token."""
     server = Server()
-    server.on("GET", ACCESS, good(enabled=False))
     server.on("POST", f"{ACCESS}/enable", good(enabled=True, token="jwt"))
     server.on("POST", "/exec", httpx.Response(200, json=TASK))
     with server.client() as cloud:

@@ -6,11 +6,11 @@ import httpx
 import pytest
 from tests.unit.client.server import Server, body_of, error, good, workspace
 
-from bastide.client import ProvisioningFailed, UnavailableError, WaitTimeout
+from bastide.client import ProvisioningFailed, UnavailableError, ValidationError, WaitTimeout
 
 
 def test_create_sends_the_documented_body_and_waits() -> None:
-    """Convenience arguments go into `config`; the call polls until the workspace is ready."""
+    """Convenience arguments go into `config`; an answer that comes too early is followed up."""
     server = Server()
     server.on("POST", "/workspace", workspace("queued", ready=False))
     server.on(
@@ -31,7 +31,7 @@ def test_create_sends_the_documented_body_and_waits() -> None:
     assert body == {
         "image": "debian-12",
         "name": "one",
-        "wait_ready": False,
+        "wait_ready": True,
         "config": {
             "cpus": 0.5,
             "memory_mb": 256,
@@ -51,6 +51,30 @@ def test_a_lost_creation_is_asked_again_with_the_same_key() -> None:
         cloud.workspaces.create("debian-12", wait=False)
     first, second = (body_of(request)["idempotency_key"] for request in server.requests)
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "first", [httpx.ReadTimeout("long"), error(422, "CREATE_FAILED"), error(503, "VM_UNAVAILABLE")]
+)
+def test_a_creation_that_is_waited_for_is_looked_up(first: httpx.Response | Exception) -> None:
+    """A lost or bad answer is followed by the same creation without waiting: it knows the end."""
+    server = Server()
+    record = workspace("failed", ready=False, phase="failed")
+    server.on("POST", "/workspace", first, record)
+    with server.client() as cloud, pytest.raises(ProvisioningFailed):
+        cloud.workspaces.create("debian-12")
+    bodies = [body_of(request) for request in server.requests]
+    assert [body.pop("wait_ready") for body in bodies] == [True, False]
+    assert bodies[0] == bodies[1]
+
+
+def test_a_refused_creation_is_asked_for_once() -> None:
+    """What is wrong with the request stays wrong."""
+    server = Server()
+    server.on("POST", "/workspace", error(422, "validation_error"))
+    with server.client() as cloud, pytest.raises(ValidationError):
+        cloud.workspaces.create("debian-12")
+    assert len(server.requests) == 1
 
 
 def test_a_failed_creation_raises_its_code() -> None:
