@@ -9,6 +9,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,7 +72,7 @@ def table(results: Mapping[str, Samples]) -> str:
 
 
 def hardware() -> str:
-    """Processor, cores, memory, kernel and commit in one line."""
+    """Processor, cores, memory, kernel, commit, day and how busy the host is, in one line."""
     model = next(
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
          if line.startswith("model name")),
@@ -83,4 +84,5 @@ def hardware() -> str:
         capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
     machine = f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
-    return f"{machine}, commit {commit or 'unknown'}"
+    day = datetime.now(UTC).date().isoformat()
+    return f"{machine}, commit {commit or 'unknown'}, {day}, load {os.getloadavg()[0]:.1f}"

@@ -1,6 +1,7 @@
 """Time to first command: from `POST /workspace` to the end of a first command in it.
 
-Run with `python bench/tti.py [--json] [--count N] [--burst N] [--docker]` beside a running cloud
+Run with `python bench/tti.py [--json] [--count N] [--burst N] [--docker] [--save]` beside a running
+cloud
 (`eval "$(bastide env)"` first, or as root). Every sample goes the way of a user: create through
 the API, wait until it is ready, enable the runtime, run `true` through the gateway. Stages are
 what the node told of the same boots. `--docker` measures `docker run` and `docker exec` on the
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from docker_baseline import Docker, DockerMissingError, docker
-from report import Samples, emit
+from report import Samples, emit, save
 
 from bastide.client import ApiError, Bastide, BastideError, Workspace
 from bastide.settings import settings
@@ -112,10 +113,10 @@ def warm(client: Bastide, results: dict[str, Samples]) -> None:
 def idle_memory(workspace: str) -> float | None:
     """MiB the kernel counts for a workspace, without file cache it can drop; None if unreadable."""
     for usage, reclaimable in (
-        ("memory/bastide/{}/memory.usage_in_bytes", "total_inactive_file"),
-        ("bastide/{}/memory.current", "inactive_file"),
+        ("memory/{}/{}/memory.usage_in_bytes", "total_inactive_file"),
+        ("{}/{}/memory.current", "inactive_file"),
     ):
-        file = Path("/sys/fs/cgroup") / usage.format(workspace)
+        file = Path("/sys/fs/cgroup") / usage.format(settings().network.table, workspace)
         try:
             used = int(file.read_text())
             stat = dict(line.split() for line in (file.parent / "memory.stat").open())
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="workspaces, one after another")
     parser.add_argument("--burst", type=int, default=30, help="workspaces at the same time")
     parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
+    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     arguments = parser.parse_args()
     results: dict[str, Samples] = {}
     with Bastide.from_env() as client:
@@ -173,6 +175,8 @@ def main() -> None:
             at_once(client, arguments.burst, results)
     if arguments.docker:
         beside_docker(min(arguments.count, 30), results)
+    if arguments.save:
+        save("tti", results)
     emit(results, as_json=arguments.json)
 
 
