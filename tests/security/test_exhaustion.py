@@ -123,7 +123,11 @@ def test_a_full_disk_is_the_workspaces_own_trouble(
     assert done["error"] == "ENOSPC"
     assert 100 < done["written_mb"] < 256
     assert inside.sh("echo well").stdout == "well\n"
-    disk = next((cloud.settings.state_dir / "disks").glob(f"{inside.id}*"))
+    disk = next(
+        path
+        for place in ("pool/disks", "disks")
+        for path in (cloud.settings.state_dir / place).glob(f"{inside.id}*")
+    )
     assert disk.stat().st_blocks * 512 <= 257 * 2**20
     inside.sh("rm /root/fill; echo kept > /root/kept; sync").check()
     assert inside.sh("cat /root/kept").stdout == "kept\n"
