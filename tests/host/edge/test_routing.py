@@ -18,6 +18,7 @@ STATES = {
     "open": (200, None),
     "closed": (403, "forbidden"),
     "disabled": (403, "disabled"),
+    "paused": (409, "vm_paused"),
     "down": (503, "VM_UNAVAILABLE"),
     "absent": (404, "not_found"),
 }
