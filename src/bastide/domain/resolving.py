@@ -10,6 +10,9 @@ from ipaddress import IPv4Address
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SHORTEST, LONGEST = 60, 3600
+"""Seconds an address may be reached, whatever the answer's time to live says. Programs keep
+addresses for longer than they may; and connections that are used go on anyway."""
 MOST_ADDRESSES = 256
 LINE = 256 * 1024
 """Bytes of the longest line."""
@@ -41,10 +44,15 @@ class Restrictions(_Line):
 
 
 class Grant(_Line):
-    """From the node: those of the addresses asked for that may be given out."""
+    """From the node: those of the addresses asked for that may be given out, for some seconds.
+
+    In that time the same answer may be given out again without asking, unless a restriction of
+    the workspace has come since.
+    """
 
     number: int
     addresses: tuple[IPv4Address, ...] = ()
+    seconds: int = 0
 
 
 class Ask(_Line):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from pydantic import ValidationError
 from bastide.domain.egress import Names, destinations
 from bastide.domain.resolving import (
     LINE,
+    LONGEST,
     MOST_ADDRESSES,
+    SHORTEST,
     Ask,
     FromNode,
     FromResolver,
@@ -25,7 +30,18 @@ from bastide.domain.resolving import (
 
 AGAIN = 0.2
 PATIENCE = 2.0
+MOST_HELD = 20_000
+"""Grants that are remembered."""
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A grant that holds `until` a monotonic time, for addresses that were asked for."""
+
+    until: float
+    asked: frozenset[IPv4Address]
+    addresses: tuple[IPv4Address, ...]
 
 
 class Away(Exception):  # noqa: N818 - reads as a state, which it is
@@ -40,7 +56,8 @@ class Node:
         self._names: dict[IPv4Address, Names | None] = {}
         self._told = False
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[tuple[IPv4Address, ...]]] = {}
+        self._waiting: dict[int, asyncio.Future[Grant]] = {}
+        self._granted: OrderedDict[tuple[IPv4Address, str], _Held] = OrderedDict()
         self._writer: asyncio.StreamWriter | None = None
 
     def names(self, workspace: IPv4Address) -> Names | None:
@@ -65,12 +82,27 @@ class Node:
         Raises:
             Away: the node did not answer.
         """
+        wanted = tuple(addresses)[:MOST_ADDRESSES]
+        held = self._granted.get((workspace, name))
+        until = time.monotonic() + min(max(ttl, SHORTEST), LONGEST)
+        if held is not None and held.until >= until and held.asked.issuperset(wanted):
+            return tuple(address for address in wanted if address in held.addresses)
+        grant = await self._ask(workspace, name, wanted, ttl)
+        held = _Held(time.monotonic() + grant.seconds, frozenset(wanted), grant.addresses)
+        self._granted[workspace, name] = held
+        self._granted.move_to_end((workspace, name))
+        while len(self._granted) > MOST_HELD:
+            self._granted.popitem(last=False)
+        return grant.addresses
+
+    async def _ask(
+        self, workspace: IPv4Address, name: str, wanted: tuple[IPv4Address, ...], ttl: int
+    ) -> Grant:
         self._number += 1
         number = self._number
-        answer: asyncio.Future[tuple[IPv4Address, ...]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            wanted = tuple(addresses)[:MOST_ADDRESSES]
             ask = Ask(number=number, workspace=workspace, name=name, addresses=wanted, ttl=ttl)
             self._write(FromResolver(ask=ask))
             async with asyncio.timeout(PATIENCE):
@@ -117,11 +149,14 @@ class Node:
         if line.restrictions is not None:
             self._restrict(line.restrictions)
         if line.grant is not None:
-            self._granted(line.grant)
+            self._answered(line.grant)
 
     def _restrict(self, told: Restrictions) -> None:
         if told.whole:
             self._names.clear()
+            self._granted.clear()
+        for pair in [pair for pair in self._granted if pair[0] in told.workspaces]:
+            del self._granted[pair]
         for workspace, restriction in told.workspaces.items():
             if restriction is None:
                 self._names.pop(workspace, None)
@@ -131,10 +166,10 @@ class Node:
         self._told = True
         self._write(FromResolver(heard=Heard(number=told.number)))
 
-    def _granted(self, grant: Grant) -> None:
+    def _answered(self, grant: Grant) -> None:
         answer = self._waiting.get(grant.number)
         if answer is not None and not answer.done():
-            answer.set_result(grant.addresses)
+            answer.set_result(grant)
 
     def _write(self, line: FromResolver) -> None:
         if self._writer is None or self._writer.is_closing():

@@ -218,3 +218,18 @@ async def test_truncated_answers_are_fetched_whole(
     answer = await ask(machine, "many.example.org", tcp=True)
     assert sorted(answer[1:]) == sorted(many)
     assert machine.reach(world.INTERNET) == "open"
+
+
+async def test_a_lost_table_is_asked_for_anew(
+    stage: Stage, resolver: Resolver, zone: NameServer
+) -> None:
+    """Someone emptied the firewall: after the sweep a name opens its addresses again, at once."""
+    machine = await stage.machine(LISTED)
+    await answered(machine, "api.example.com")
+    world.run("nft", "delete", "table", "inet", world.TABLE)
+    await stage.network.sweep({})
+    assert machine.reach(world.INTERNET) == "refused"
+    assert await ask(machine, "api.example.com") == ["NOERROR", world.INTERNET]
+    assert machine.reach(world.INTERNET) == "open"
+    await stage.network.apply(machine.name, NetworkPolicy())
+    assert await ask(machine, "other.example.com") == ["NOERROR", world.ELSEWHERE]

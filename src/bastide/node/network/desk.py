@@ -24,6 +24,7 @@ from bastide.domain.resolving import (
 )
 from bastide.node.errors import NotReady
 from bastide.node.network.firewall import Firewall
+from bastide.node.network.permits import Granted
 from bastide.node.socket import listen
 
 TOLD_WITHIN = 1.0
@@ -99,9 +100,11 @@ class Desk:
             self._restrictions[workspace] = restriction
         await self._send({workspace: restriction}, whole=False)
 
-    async def tell_all(self, restrictions: Mapping[IPv4Address, Restriction]) -> None:
-        """Replace all restrictions."""
-        if self._restrictions != restrictions:
+    async def tell_all(
+        self, restrictions: Mapping[IPv4Address, Restriction], *, again: bool = False
+    ) -> None:
+        """Replace all restrictions; `again`: even by the same, so that it asks for all anew."""
+        if again or self._restrictions != restrictions:
             self._restrictions = dict(restrictions)
             await self._send(restrictions, whole=True)
 
@@ -174,15 +177,17 @@ class Desk:
 
     async def _answer(self, asks: Sequence[Ask], writer: asyncio.StreamWriter | None) -> None:
         """Let in what was asked for by `writer`, and tell it."""
-        granted: Sequence[tuple[IPv4Address, ...]] = [() for _ in asks]
+        granted: Sequence[Granted] = [Granted() for _ in asks]
         try:
             granted = await self._firewall.permit(_wanted(asks))
         except NotReady as error:
             _log.error("resolver.not_granted", reason=error.message)
         if writer is not self._writer:
             return
-        for ask, addresses in zip(asks, granted, strict=True):
-            self._write(FromNode(grant=Grant(number=ask.number, addresses=addresses)))
+        for ask, grant in zip(asks, granted, strict=True):
+            addresses, seconds = grant.addresses, grant.seconds
+            answer = Grant(number=ask.number, addresses=addresses, seconds=seconds)
+            self._write(FromNode(grant=answer))
             self._note(Told(workspace=ask.workspace, name=ask.name, addresses=addresses))
 
 

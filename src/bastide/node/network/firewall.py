@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -20,6 +21,14 @@ from bastide.node.network.setelements import Change, SetElements
 
 _State = frozenset[Element]
 _NOTHING: _State = frozenset()
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The workspaces the table had, and whether addresses opened by name had been lost."""
+
+    present: frozenset[IPv4Address]
+    lost: bool
 
 
 class Firewall:
@@ -81,8 +90,8 @@ class Firewall:
                 await self._change(address, _NOTHING, self._permits.forget(address))
             self._held.pop(address, None)
 
-    async def rebuild(self, policies: Mapping[IPv4Address, NetworkPolicy]) -> set[IPv4Address]:
-        """Write the whole table anew in one transaction; the workspaces that were in it.
+    async def rebuild(self, policies: Mapping[IPv4Address, NetworkPolicy]) -> Rebuilt:
+        """Write the whole table anew in one transaction, and say what was in it.
 
         Addresses that listed names have stay reachable for as long as they were to be. Policies
         must be allowed.
@@ -125,20 +134,18 @@ class Firewall:
             for address, listed in names.items():
                 self._permits.set_names(address, listed)
             self._held = wanted
-            in_use = {
-                (IPv4Address(workspace), IPv4Address(address))
-                for workspace, address in kept[chains.ACTIVE]
-            }
-            self._permits.prune(in_use, time.monotonic())
-        return present
+            now = time.monotonic()
+            self._permits.prune(_addresses(kept[chains.ACTIVE]), now)
+            lost = self._permits.confirm(_addresses(kept[chains.RESOLVED]), now)
+        return Rebuilt(frozenset(present), lost)
 
     async def permit(
         self, asked: Iterable[tuple[IPv4Address, str, tuple[IPv4Address, ...], int]]
-    ) -> list[tuple[IPv4Address, ...]]:
+    ) -> list[Granted]:
         """Let workspaces reach the addresses of listed names, in one transaction for all.
 
         Each is workspace, name, addresses and time to live in seconds. The answer has, in the
-        same order, the addresses that may be reached now.
+        same order, what may be reached now.
         """
         never = (*NEVER, self.plan.subnet, *closed(self.plan.allow_private))
         async with self._writing:
@@ -158,7 +165,7 @@ class Firewall:
                 for workspace, grant in granted:
                     self._permits.unwritten(workspace, grant.lifetimes)
                 raise
-            return [grant.addresses for _, grant in granted]
+            return [grant for _, grant in granted]
 
     def refused(self) -> dict[IPv4Address, int]:
         """Packets each workspace was refused since the table was written."""
@@ -216,6 +223,10 @@ class Firewall:
     async def _run(self, commands: list[str]) -> None:
         if commands:
             await asyncio.to_thread(self._nft.run, "\n".join(commands))
+
+
+def _addresses(pairs: Iterable[tuple[str, str]]) -> set[tuple[IPv4Address, IPv4Address]]:
+    return {(IPv4Address(workspace), IPv4Address(address)) for workspace, address in pairs}
 
 
 def _parts_of(name: str, element: Any) -> tuple[IPv4Address, tuple[Part, ...]]:

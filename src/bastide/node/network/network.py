@@ -220,7 +220,7 @@ class Network:
             await asyncio.to_thread(link.prepare_host, self.subnet)
             await asyncio.to_thread(self._sweep_devices, policies)
             self._blocked.counted(await asyncio.to_thread(self._firewall.refused))
-            present = await self._firewall.rebuild(policies)
+            rebuilt = await self._firewall.rebuild(policies)
             restrictions = {}
             for address, policy in policies.items():
                 admission = self._firewall.admission(policy)
@@ -229,12 +229,12 @@ class Network:
                 restriction = _restriction(admission)
                 if restriction is not None:
                     restrictions[address] = restriction
-            await self._desk.tell_all(restrictions)
+            await self._desk.tell_all(restrictions, again=rebuilt.lost)
             self._fresh.clear()
             return SweepCount(
                 links=removed,
-                rules=len(present - set(policies)),
-                restored=len(set(policies) - present),
+                rules=len(rebuilt.present - set(policies)),
+                restored=len(set(policies) - rebuilt.present),
                 dark=tuple(sorted(set(wanted) - set(linked))),
             )
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from bastide.domain.egress import Names
+from bastide.domain.resolving import LONGEST, SHORTEST
 
-SHORTEST, LONGEST = 60, 3600
-"""Seconds an address may be reached, whatever the answer's time to live says. Programs keep
-addresses for longer than they may; and connections that are used go on anyway."""
 GRACE = 60
 """Seconds on top, so that names asked for again and again need no new entry each time."""
 MOST = 1024
@@ -27,9 +25,13 @@ class Permit:
 
 @dataclass(frozen=True)
 class Granted:
-    """What may be given out, and what the firewall must know first (address → seconds)."""
+    """What may be given out, and what the firewall must know first (address → seconds).
+
+    `seconds` is how long all of it is good for.
+    """
 
     addresses: tuple[IPv4Address, ...] = ()
+    seconds: int = 0
     lifetimes: Mapping[IPv4Address, int] = field(default_factory=dict)
 
 
@@ -102,7 +104,8 @@ class Permits:
             if permit.until < now + needed:
                 lifetimes[address] = needed + GRACE
                 permit.until = now + needed + GRACE
-        return Granted(tuple(given), lifetimes)
+        good = min((held[address].until for address in given), default=now) - now
+        return Granted(tuple(given), int(good), lifetimes)
 
     def unwritten(self, workspace: IPv4Address, addresses: Iterable[IPv4Address]) -> None:
         """The firewall did not take them: they are to be written when they are asked for again."""
@@ -110,6 +113,15 @@ class Permits:
         for address in addresses:
             if address in held:
                 held[address].until = 0.0
+
+    def confirm(self, written: set[tuple[IPv4Address, IPv4Address]], now: float) -> bool:
+        """Compare with what the firewall has; whether it has lost something it should have."""
+        lost = False
+        for workspace, held in self._held.items():
+            for address, permit in held.items():
+                if permit.until > now + 1 and (workspace, address) not in written:
+                    lost, permit.until = True, 0.0
+        return lost
 
     def prune(self, in_use: set[tuple[IPv4Address, IPv4Address]], now: float) -> None:
         """Drop what has run out and no connection uses."""

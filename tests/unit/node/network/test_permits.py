@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from bastide.domain.egress import Names, destinations
-from bastide.node.network.permits import GRACE, LONGEST, MOST, SHORTEST, Permits
+from bastide.domain.resolving import LONGEST, SHORTEST
+from bastide.node.network.permits import GRACE, MOST, Permits
 
 WORKSPACE = IPv4Address("10.211.0.2")
 ONE, TWO = IPv4Address("203.0.113.1"), IPv4Address("203.0.113.2")
@@ -81,3 +82,14 @@ def test_one_workspace_has_a_bounded_number() -> None:
     held.prune({(WORKSPACE, ONE)}, 10_000)
     assert held.grant(WORKSPACE, "b.example", many[-1:], 60, 10_000).addresses == (many[-1],)
     assert set(held.forget(WORKSPACE)) == {ONE, many[-1]}
+
+
+def test_what_the_firewall_lost_is_written_again() -> None:
+    """A table that was emptied by somebody: known to be lost, and granted anew."""
+    held = permits("a.example")
+    granted = held.grant(WORKSPACE, "a.example", [ONE], 300, 0)
+    assert granted.seconds == 300 + GRACE
+    assert not held.confirm({(WORKSPACE, ONE)}, 1)
+    assert not held.confirm(set(), 10_000)  # that one had run out
+    assert held.confirm(set(), 1)
+    assert ONE in held.grant(WORKSPACE, "a.example", [ONE], 300, 1).lifetimes
