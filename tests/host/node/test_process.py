@@ -49,6 +49,7 @@ class Daemon:
             "BASTIDE_NETWORK__TABLE": network.table,
             "BASTIDE_NETWORK__SUBNET": str(network.subnet),
             "BASTIDE_MACHINES__ID_BASE": str(machines.id_base),
+            "BASTIDE_STORAGE__POOL": str(self.settings.storage.pool),
         }
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bastide.node", env=environment,
