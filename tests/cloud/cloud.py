@@ -58,6 +58,12 @@ class Cloud:
         """What `bastide ARGS --json` prints."""
         return json.loads(self.run(*args, "--json").stdout)
 
+    @property
+    def disks(self) -> Path:
+        """Where the disks of new workspaces lie: in the pool, if there is one."""
+        pool = self.settings.state_dir / "pool"
+        return (pool if pool.is_mount() else self.settings.state_dir) / "disks"
+
     def client(self) -> Bastide:
         """A client with the first admin key, to be closed."""
         return Bastide(

@@ -52,7 +52,7 @@ def process_one(cloud: Cloud, place: Path, script: str) -> Iterator[None]:
 @contextmanager
 def no_room(cloud: Cloud, place: Path) -> Iterator[None]:
     """The host has 16 MiB left for disks."""
-    disks = cloud.settings.state_dir / "disks"
+    disks = cloud.disks
     disks.mkdir(mode=0o700, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", disks], check=True)
     try:
@@ -136,4 +136,4 @@ def test_an_unknown_image_is_refused_at_once(client: Bastide, image: str) -> Non
     with pytest.raises(ApiError) as refused:
         client.workspaces.create(image)
     assert 400 <= refused.value.status < 500
-    assert {one.id for one in client.workspaces.list()} == before
+    assert {one.id for one in client.workspaces.list()} <= before

@@ -33,7 +33,10 @@ def traces(settings: Settings) -> Traces:
         "rules": _elements(settings),
         "files": {
             str(path)
-            for directory in (state / "machines", state / "disks", run / "machines", run / "runc")
+            for directory in (
+                *(state / "machines", state / "disks", state / "pool" / "disks"),
+                *(run / "machines", run / "runc"),
+            )
             if directory.is_dir()
             for path in directory.iterdir()
         },
