@@ -135,10 +135,23 @@ def remaining(settings: Settings) -> dict[str, set[str]]:
     """
     end = time.monotonic() + 10
     while True:
-        left = {kind: found for kind, found in traces(settings).items() if found}
+        listed = traces(settings) | {"network": network_of(settings)}
+        left = {kind: found for kind, found in listed.items() if found}
         if not left or time.monotonic() > end:
             return left
         time.sleep(0.05)
+
+
+def network_of(settings: Settings) -> set[str]:
+    """A cloud's table in the firewall, and the routes of its subnet."""
+    tables, routes = (
+        subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+        for argv in (["nft", "list", "tables"], ["ip", "route", "show", "table", "all"])
+    )
+    prefix = str(settings.network.subnet.network_address).removesuffix("0.0")
+    return {line for line in tables if line.split()[-1] == settings.network.table} | {
+        line for line in routes if any(word.startswith(prefix) for word in line.split())
+    }
 
 
 def own_settings(base: Path, place: int) -> Settings:
