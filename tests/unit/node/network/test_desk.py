@@ -14,6 +14,7 @@ import pytest
 from bastide.domain.resolving import Ask, FromNode, FromResolver, Grant, Told
 from bastide.node.network.desk import Desk
 from bastide.node.network.firewall import Firewall
+from bastide.node.network.permits import Granted
 
 WORKSPACE, ADDRESS = IPv4Address("10.201.0.2"), IPv4Address("203.0.113.2")
 Wanted = tuple[IPv4Address, str, tuple[IPv4Address, ...], int]
@@ -27,13 +28,13 @@ class Kernel:
         self.go = asyncio.Event()
         self.failing = False
 
-    async def permit(self, wanted: Iterable[Wanted]) -> list[tuple[IPv4Address, ...]]:
+    async def permit(self, wanted: Iterable[Wanted]) -> list[Granted]:
         self.called.set()
         await self.go.wait()
         if self.failing:
             self.failing = False
             raise RuntimeError("unforeseen")
-        return [addresses for _, _, addresses, _ in wanted]
+        return [Granted(addresses) for _, _, addresses, _ in wanted]
 
 
 class Resolver:
