@@ -23,8 +23,9 @@ from bastide.supervisor.process import Process
 pytestmark = pytest.mark.cloud
 DEADLINE = 60.0
 STOP = "/tmp/stop"
+# A hundred lines a second: what comes within DEADLINE, and nobody takes, fits into the backlog.
 SCRIPT = f"""i=0
-while [ ! -e {STOP} ]; do echo line $i; i=$((i+1)); [ $((i%10)) != 0 ] || sleep 0.02; done
+while [ ! -e {STOP} ]; do echo line $i; i=$((i+1)); [ $((i%10)) != 0 ] || sleep 0.1; done
 echo end >&2"""
 COMMAND = ["sh", "-c", SCRIPT]
 

@@ -9,7 +9,7 @@ class Backoff:
     A service that lived `settled` seconds is forgiven what happened before.
     """
 
-    def __init__(self, first: float = 0.2, most: float = 30.0, settled: float = 60.0) -> None:
+    def __init__(self, first: float = 0.2, most: float = 10.0, settled: float = 10.0) -> None:
         self._first = first
         self._most = most
         self._settled = settled
