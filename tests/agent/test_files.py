@@ -77,6 +77,14 @@ def test_list_tree_and_flat(http: httpx.Client, tree: Path) -> None:
     assert listing(http, tree, nested=True, flatten=True, max_depth=1)["count"] == 5
 
 
+def test_the_kernels_file_systems_are_not_gone_into(http: httpx.Client) -> None:
+    """A list of everything below `/` shows /proc and its like, and goes into none of them."""
+    found = listing(http, Path("/"), nested=True, flatten=True, light=True, max_depth=2)
+    paths = [entry["path"] for entry in found["entries"]]
+    assert {"/proc", "/sys", "/dev", "/etc/passwd"} <= set(paths)
+    assert not [path for path in paths if path.startswith(("/proc/", "/sys/", "/dev/"))]
+
+
 def test_list_extras(http: httpx.Client, tree: Path) -> None:
     """Light leaves out sizes; hash, content and extension come when asked for."""
     light = listing(http, tree / "src", light=True)["entries"][0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bastide_agent.files.entry import extension, is_code, kind, modified, size_of
 from bastide_agent.files.gitignore import Rules, Scopes
 from bastide_agent.files.place import DIRECTORY, opened_directory, read_all, tidy
+from bastide_agent.pseudo import pseudo_below
 
 if TYPE_CHECKING:
     from bastide_agent.http.fields import Fields
@@ -188,11 +189,14 @@ class Listing:
         options = self.options
         if options.gitignore:
             scopes = scopes.enter(fd, len(prefix))
+        closed = () if prefix else pseudo_below(fd)
         for entry, path, folder in self._children(fd, prefix, scopes, ordered=ordered):
             if self._full():
                 return
             shown = options.wanted(path, entry.name, folder=folder)
-            descend = folder and options.nested and depth < options.depth
+            descend = (
+                folder and options.nested and depth < options.depth and entry.name not in closed
+            )
             if folder and options.nested and not tree and options.files_only:
                 shown = False
             if not descend:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from bastide_agent.http.errors import ApiError, invalid
 from bastide_agent.process import Places, SpawnError, find_program, spawn, wait
+from bastide_agent.pseudo import pseudo_below
 
 LINE_BYTES = 2000  # longer lines are cut by ripgrep
 OUTPUT_BYTES = 8 * 1024 * 1024  # what one answer may hold
 ERROR_BYTES = 4096
-PSEUDO = ("proc", "sys", "dev", ".bastide")  # below /: not files of the workspace
 
 Match = dict[str, int | str]
 
@@ -101,8 +101,8 @@ def arguments(query: ContentQuery) -> list[str]:
         argv += ["--glob", f"*.{glob_literal(extension.removeprefix('.'))}"]
     for pattern in query.ignore:
         argv += ["--glob", f"!{pattern}"]
-    if not query.is_file and os.path.samefile(query.path, "/"):  # noqa: PTH121
-        for name in PSEUDO:
+    if not query.is_file:
+        for name in pseudo_below(query.path):
             argv += ["--glob", f"!/{name}"]
     target = f"./{os.path.basename(query.path)}" if query.is_file else "./"  # noqa: PTH119
     return [*argv, f"--regexp={query.text}", "--", target]

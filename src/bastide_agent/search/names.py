@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 
 from bastide_agent.pattern import compiled
+from bastide_agent.pseudo import pseudo_below
 
 TIME_LIMIT = 10.0  # seconds for one walk
 MAX_DEPTH = 256  # directories below each other; one descriptor each
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
-PSEUDO = frozenset(("proc", "sys", "dev", ".bastide"))  # below /: not files of the workspace
 
 
 def find(
@@ -44,8 +44,7 @@ class Filter:
     def __init__(self, root: str, *, hidden: bool, ignore: list[str]) -> None:
         self._hidden = hidden
         self._ignored = ignoring(ignore)
-        at_top = os.path.samefile(root, "/")  # noqa: PTH121  (pathlib is dear to import)
-        self._top = PSEUDO if at_top else frozenset()
+        self._top = pseudo_below(root)
 
     def keeps(self, prefix: str, name: str) -> bool:
         """Whether an entry of the directory `prefix` (with its slash, relative) counts."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from bastide_agent.http.errors import ApiError, invalid, not_found
 from bastide_agent.pattern import compiled
+from bastide_agent.pseudo import PSEUDO
 from bastide_agent.transfer import tarball
 from bastide_agent.transfer.relay import PIECE
 
@@ -31,7 +32,6 @@ MAX_EXTENTS = 16384  # parts of a sparse file; what follows the last is stored a
 HOLES = 1024 * 1024  # bytes a file must lack on disk to be stored as sparse
 NOTES = 64 * 1024  # bytes of names of what was skipped
 SKIPPED = b".bastide-skipped"
-PSEUDO = ("proc", "sys", "dev", ".bastide")  # below /: not files of the workspace
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ZEROS = bytes(BATCH)
