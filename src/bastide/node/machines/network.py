@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from bastide.domain.network import BlockedLog, NetworkPolicy
+from bastide.node.network.place import Place
 
 
 class MachineNetwork(Protocol):
@@ -33,6 +34,15 @@ class MachineNetwork(Protocol):
 
     async def attach(self, machine: str, pid: int, policy: NetworkPolicy) -> None:
         """Put an interface into the network namespace of `pid`, under `policy`."""
+
+    async def attach_tap(self, machine: str, descriptor: int, policy: NetworkPolicy) -> None:
+        """Make `descriptor` of a tap the machine's interface, under `policy`."""
+
+    def place(self, machine: str) -> Place:
+        """What a machine with its own kernel must know of its interface."""
+
+    def linked(self, machine: str) -> bool:
+        """Whether the machine has an interface now."""
 
     async def apply(self, machine: str, policy: NetworkPolicy) -> None:
         """Replace the policy of an attached machine."""

@@ -1,8 +1,8 @@
-"""The link of a workspace: a veth pair, its addresses, routes and kernel settings.
+"""The link of a workspace: a veth pair or a tap, its addresses, routes and kernel settings.
 
 The host's end carries the gateway address and the route to the workspace's one address; the
-workspace's end is `eth0` in its own namespace. There is no shared layer 2. All calls block for a
-few milliseconds.
+workspace's end is `eth0` in its own namespace, or in its own kernel (`tap`). There is no shared
+layer 2. All calls block for a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bastide.node.errors import Conflict, NotReady
+from bastide.node.network import tap
 from bastide.node.network.names import PREFIX, address_of, host_end
 from bastide.node.network.namespace import network_of, run_inside
 
@@ -95,34 +96,67 @@ def create(
                     "ifname": INNER,
                     "net_ns_fd": namespace,
                     "mtu": mtu,
-                    "address": _mac("02", address),
+                    "address": inner_mac(address),
                 },
             )
-            _write(_HOST_END, name)
-            index = socket.if_nametoindex(name)
-            netlink.addr("add", index=index, address=str(gateway), prefixlen=32)
-            netlink.link("set", index=index, state="up")
+            _raise_host_end(netlink, name, gateway)
             run_inside(namespace, lambda: _configure_inside(address, gateway))
-            # The end that came up first drops packets until the kernel has noticed that it has
-            # a carrier, which it does in its own time, or when it is asked.
-            (_SYS_NET / name / "carrier").read_text()
-            # Permanent: not counted against the neighbour table, which is small.
-            netlink.neigh(
-                "add", dst=str(address), lladdr=_mac("02", address), ifindex=index, state=0x80
-            )
-            netlink.route(
-                "replace",
-                dst=f"{address}/32",
-                oif=index,
-                prefsrc=str(gateway),
-                scope="link",
-                proto=ROUTE_PROTOCOL,
-            )
-            # The mark comes last: without it the link is unfinished, and swept.
-            netlink.link("set", index=index, ifalias=str(owner))
+            _finish_host_end(netlink, name, owner, address, gateway)
         except BaseException:
             _delete(netlink, name)
             raise
+
+
+def create_tap(
+    owner: Owner, address: IPv4Address, gateway: IPv4Address, descriptor: int, *, mtu: int = 1500
+) -> None:
+    """Make the same host end over a tap, whose other end is `descriptor` (`tap.opened`).
+
+    The machine is told its own address, route and hardware address (`inner_mac`) by other means.
+
+    Raises:
+        NotReady: the kernel refused a step; nothing is left of the link.
+    """
+    name = host_end(address)
+    with netlink_socket(f"link of {owner.machine}") as netlink:
+        _delete(netlink, name)
+        try:
+            tap.fill(descriptor, address)
+            index = socket.if_nametoindex(name)
+            netlink.link("set", index=index, mtu=mtu, address=_mac("06", address))
+            _raise_host_end(netlink, name, gateway)
+            _finish_host_end(netlink, name, owner, address, gateway)
+        except BaseException:
+            _delete(netlink, name)
+            raise
+
+
+def _raise_host_end(netlink: Any, name: str, gateway: IPv4Address) -> None:
+    _write(_HOST_END, name)
+    index = socket.if_nametoindex(name)
+    netlink.addr("add", index=index, address=str(gateway), prefixlen=32)
+    netlink.link("set", index=index, state="up")
+
+
+def _finish_host_end(
+    netlink: Any, name: str, owner: Owner, address: IPv4Address, gateway: IPv4Address
+) -> None:
+    index = socket.if_nametoindex(name)
+    # The end that came up first drops packets until the kernel has noticed that it has
+    # a carrier, which it does in its own time, or when it is asked.
+    (_SYS_NET / name / "carrier").read_text()
+    # Permanent: not counted against the neighbour table, which is small.
+    netlink.neigh("add", dst=str(address), lladdr=inner_mac(address), ifindex=index, state=0x80)
+    netlink.route(
+        "replace",
+        dst=f"{address}/32",
+        oif=index,
+        prefsrc=str(gateway),
+        scope="link",
+        proto=ROUTE_PROTOCOL,
+    )
+    # The mark comes last: without it the link is unfinished, and swept.
+    netlink.link("set", index=index, ifalias=str(owner))
 
 
 def delete(address: IPv4Address) -> bool:
@@ -266,6 +300,11 @@ def _write(values: dict[str, str], name: str) -> None:
         # A kernel without IPv6 has no such files, and nothing to switch off.
         with suppress(FileNotFoundError):
             file.write_text(value)
+
+
+def inner_mac(address: IPv4Address) -> str:
+    """The hardware address of the workspace's end."""
+    return _mac("02", address)
 
 
 def _mac(first: str, address: IPv4Address) -> str:

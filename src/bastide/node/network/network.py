@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -23,6 +23,7 @@ from bastide.node.network.firewall import Firewall
 from bastide.node.network.lease import Leases
 from bastide.node.network.names import wildcards
 from bastide.node.network.nflog import PacketLog
+from bastide.node.network.place import Place
 from bastide.settings import Settings
 
 CLOSED = NetworkPolicy(allow_internet=False)
@@ -128,6 +129,20 @@ class Network:
         if address is not None:
             self._blocked.forget(address)
 
+    def place(self, machine: str) -> Place:
+        """What the machine's own kernel must know of its link.
+
+        Raises:
+            NotFound: no address is reserved.
+        """
+        address = self._reserved(machine)
+        return Place(address, self.gateway, link.inner_mac(address), self._mtu)
+
+    def linked(self, machine: str) -> bool:
+        """Whether the machine has a link now."""
+        address = self._leases.get(machine)
+        return address is not None and link.exists(address)
+
     def address(self, machine: str) -> IPv4Address | None:
         """The machine's address, if one is reserved."""
         return self._leases.get(machine)
@@ -151,15 +166,30 @@ class Network:
             NotFound: no address is reserved.
             Conflict: the process is gone, or shares the host's network namespace.
         """
+        await self._attach(machine, policy, link.create, pid)
+
+    async def attach_tap(self, machine: str, descriptor: int, policy: NetworkPolicy) -> None:
+        """Put the policy in force, then make `descriptor` (`tap.opened`) the machine's link.
+
+        What holds the descriptor must be told its `place`. A link the machine had before is
+        replaced.
+
+        Raises:
+            Invalid: the policy is not allowed; nothing was changed.
+            NotFound: no address is reserved.
+        """
+        await self._attach(machine, policy, link.create_tap, descriptor)
+
+    async def _attach(
+        self, machine: str, policy: NetworkPolicy, create: Callable[..., None], end: int
+    ) -> None:
         address = self._reserved(machine)
         admission = self._firewall.admission(policy)
         async with self._changes:
             await self._firewall.put(address, policy)
             try:
                 owner = link.Owner(self._firewall.plan.table, machine)
-                await asyncio.to_thread(
-                    link.create, owner, address, self.gateway, pid, mtu=self._mtu
-                )
+                await asyncio.to_thread(create, owner, address, self.gateway, end, mtu=self._mtu)
                 self._speeds.pop(address, None)
                 await self._limit(address, policy.bandwidth_mbps)
             except BaseException:

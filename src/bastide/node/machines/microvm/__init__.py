@@ -1,0 +1,1 @@
+"""The microVM tier: a machine with a kernel of its own, on QEMU in a jail."""

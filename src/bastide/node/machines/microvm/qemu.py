@@ -1,0 +1,139 @@
+"""The command line of QEMU for one guest: a pure function, no file is opened and nothing started.
+
+The three sockets are unix sockets that listen already: the node makes them in a directory of its
+own and QEMU inherits them, so its jail needs no path for them, and a node that comes back
+connects again. QEMU waits until somebody has connected to the console and the boot port, so that
+no word is lost: connect to both before it is started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import time
+from enum import StrEnum
+from functools import lru_cache
+
+from bastide.node.machines.microvm.guest import GuestFiles
+
+PROGRAM = "qemu-system-x86_64"
+BOOT_PORT = "bastide.boot"
+MAC = "02:00:00:00:00:01"
+"""Of every guest until it is told its own: each is alone on its link."""
+
+BALLOON = "balloon0"
+DISK = "disk"
+"""Names by which QMP speaks of the balloon and of the disk's block device."""
+
+_RDTSC = bytes.fromhex("0f3148c1e2204809d0c3")  # rdtsc; shl rdx,32; or rax,rdx; ret
+_CALIBRATION_SECONDS = 0.2
+
+
+class Accelerator(StrEnum):
+    """What runs the guest's instructions: hardware, or QEMU itself."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+def argv(  # noqa: PLR0913 - the fixed contract between guest and host
+    files: GuestFiles,
+    *,
+    cpus: float,
+    memory_mb: int,
+    accelerator: Accelerator,
+    tap_fd: int | None,
+    qmp_fd: int,
+    console_fd: int,
+    boot_port_fd: int,
+    incoming: bool,
+    program: str = PROGRAM,
+) -> list[str]:
+    """The command line. `cpus` are cores (the guest has so many whole ones), memory in MiB.
+
+    With `incoming` it waits for a migration (`migrate-incoming` by QMP) instead of booting. The
+    guest that is saved and the one that is restored need the same `cpus`, `memory_mb`,
+    `accelerator`, kernel and initramfs.
+    """
+    command = [
+        program, "-name", "guest=bastide,process=qemu,debug-threads=on",
+        "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-msg", "timestamp=on",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine", "microvm,pic=on,pit=on,rtc=on,isa-serial=on,graphics=off,memory-backend=ram",
+        "-object", f"memory-backend-ram,id=ram,size={memory_mb}M",
+        "-m", f"{memory_mb}M", "-smp", str(math.ceil(cpus)),
+        *_accelerator(accelerator),
+        "-kernel", str(files.kernel), "-initrd", str(files.initrd),
+        "-append", command_line(accelerator),
+    ]  # fmt: skip
+    for name, path, options in (
+        ("image", files.image, "readonly=on"),
+        ("bundle", files.bundle, "readonly=on"),
+        (DISK, files.disk, "discard=unmap,detect-zeroes=off,cache.direct=off"),
+    ):
+        command += [
+            "-blockdev", f"driver=file,node-name={name},filename={_escaped(str(path))},{options}",
+            "-device", f"virtio-blk-device,drive={name},serial={name},id=vd-{name}",
+        ]  # fmt: skip
+    if tap_fd is not None:
+        command += [
+            "-netdev", f"tap,id=net,fd={tap_fd}",
+            "-device", f"virtio-net-device,netdev=net,mac={MAC},id=nic",
+        ]  # fmt: skip
+    command += [
+        "-object", "rng-random,id=rng,filename=/dev/urandom",
+        "-device", "virtio-rng-device,rng=rng",
+        "-device", f"virtio-balloon-device,id={BALLOON},free-page-reporting=on,deflate-on-oom=on",
+        "-chardev", f"socket,id=console,fd={console_fd},server=on,wait=on",
+        "-serial", "chardev:console",
+        "-chardev", f"socket,id=boot,fd={boot_port_fd},server=on,wait=on",
+        "-device", "virtio-serial-device,id=serial",
+        "-device", f"virtserialport,bus=serial.0,chardev=boot,name={BOOT_PORT}",
+        "-chardev", f"socket,id=qmp,fd={qmp_fd},server=on,wait=off",
+        "-mon", "chardev=qmp,mode=control",
+    ]  # fmt: skip
+    if incoming:
+        command += ["-incoming", "defer"]
+    return command
+
+
+def command_line(accelerator: Accelerator) -> str:
+    """The kernel's. It holds nothing of the workspace: everybody inside can read it.
+
+    An emulated machine of this kind has nothing to measure its clock with: it is told.
+    """
+    words = ["console=ttyS0", "loglevel=5", "panic=-1", "rcupdate.rcu_expedited=1"]
+    if accelerator is Accelerator.TCG:
+        khz = tsc_khz()
+        words += ["mitigations=off", "no_timer_check", "tsc=reliable"]
+        words += [f"tsc_early_khz={khz}", f"lpj={khz * 4}"]
+    return " ".join(words)
+
+
+@lru_cache(maxsize=1)
+def tsc_khz() -> int:
+    """How fast this host's time stamp counter runs, measured once: emulation shows it as it is.
+
+    Blocks for a fifth of a second the first time.
+    """
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as m:
+        m.write(_RDTSC)
+        anchor = ctypes.c_char.from_buffer(m)
+        read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(anchor))
+        ticks, begin = read(), time.monotonic_ns()
+        time.sleep(_CALIBRATION_SECONDS)
+        ticks, passed = read() - ticks, time.monotonic_ns() - begin
+        del read, anchor
+    return round(ticks * 1_000_000 / passed)
+
+
+def _accelerator(accelerator: Accelerator) -> list[str]:
+    if accelerator is Accelerator.KVM:
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def _escaped(path: str) -> str:
+    """A path as a value of an option: QEMU ends values at a comma unless it is doubled."""
+    return path.replace(",", ",,")

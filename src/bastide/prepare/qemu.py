@@ -1,0 +1,106 @@
+"""QEMU laid out as the root of a jail: the program, its loader, libraries and firmware.
+
+A guest that takes over its emulator finds nothing else there. It is Debian's own, copied from the
+package that the host keeps up to date; a newer package makes a newer copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bastide.node.machines.microvm.program import (
+    BINARY,
+    FIRMWARE,
+    FLOOR,
+    HOME,
+    KERNEL,
+    LAYOUT,
+    LIBRARIES,
+    read_version,
+)
+from bastide.prepare.archive import PrepareError, run
+
+PROGRAM = Path("/usr/bin/qemu-system-x86_64")
+_BLOBS = (
+    Path("/usr/share/qemu/bios-microvm.bin"),
+    Path("/usr/share/qemu/pvh.bin"),
+    Path("/usr/share/qemu/linuxboot_dma.bin"),
+)
+_LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
+_POINTS = ("dev", "proc", KERNEL)
+
+
+def ensure_qemu(state_dir: Path, say: Callable[[str], None]) -> Path:
+    """Have the emulator's root and return its path.
+
+    Raises:
+        PrepareError: the host has no qemu, or one this version cannot use.
+    """
+    if not PROGRAM.exists():
+        raise PrepareError(f"{PROGRAM} is missing: apt-get install qemu-system-x86")
+    home = state_dir.absolute() / "runtime"
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    linked = run(["ldd", PROGRAM])
+    files = [PROGRAM, *(Path(found) for found in _LIBRARY.findall(linked))]
+    final = home / f"{HOME}-{_digest(files)}"
+    if not final.is_dir():
+        say("microVMs: laying out qemu")
+        with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as scratch:
+            ready = Path(scratch) / "ready"
+            _lay_out(files, ready)
+            ready.rename(final)
+    _point(home, final)
+    version = read_version(final)
+    if version is None or not version.at_least(FLOOR):
+        found = version.text if version else "one that does not start"
+        raise PrepareError(f"qemu {FLOOR} or newer is needed, the host has {found}")
+    say(f"microVMs: qemu {version.text} is ready")
+    return home / HOME
+
+
+def _lay_out(files: list[Path], ready: Path) -> None:
+    for name in (Path(BINARY).parent, LIBRARIES, FIRMWARE, *_POINTS):
+        (ready / name).mkdir(mode=0o755, parents=True)
+    program, *libraries = files
+    loader = next((path for path in libraries if path.name.startswith("ld-linux")), None)
+    if loader is None:
+        raise PrepareError("qemu is linked in a way this version does not know")
+    for path in libraries:
+        shutil.copy(path, ready / LIBRARIES / path.name)
+        (ready / LIBRARIES / path.name).chmod(0o755)
+    shutil.copy(program, ready / BINARY)
+    run(
+        [
+            *("patchelf", "--set-interpreter", f"/{LIBRARIES}/{loader.name}"),
+            *("--force-rpath", "--set-rpath", f"/{LIBRARIES}", ready / BINARY),
+        ]
+    )
+    for blob in _BLOBS:
+        if blob.exists() and not (ready / FIRMWARE / blob.name).exists():
+            shutil.copy(blob, ready / FIRMWARE / blob.name)
+    record = {"program": str(program), "libraries": sorted(path.name for path in libraries)}
+    (ready / "qemu.json").write_text(json.dumps(record) + "\n")
+    ready.chmod(0o755)
+
+
+def _digest(files: list[Path]) -> str:
+    """What tells one set of files from another: names, sizes and times, as packages set them."""
+    told = hashlib.sha256(str(LAYOUT).encode())
+    for path in (*files, *(blob for blob in _BLOBS if blob.exists())):
+        status = path.stat()
+        told.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return told.hexdigest()[:16]
+
+
+def _point(home: Path, built: Path) -> None:
+    """Make the link name the directory in one step. Others stay: a machine may run from them."""
+    link = home / f".{HOME}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(built.name)
+    link.replace(home / HOME)
