@@ -12,6 +12,7 @@ import ctypes
 import math
 import mmap
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 
@@ -37,7 +38,7 @@ class Accelerator(StrEnum):
     TCG = "tcg"
 
 
-def argv(  # noqa: PLR0913 - the fixed contract between guest and host
+def argv(
     files: GuestFiles,
     *,
     cpus: float,
@@ -121,11 +122,21 @@ def tsc_khz() -> int:
         m.write(_RDTSC)
         anchor = ctypes.c_char.from_buffer(m)
         read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(anchor))
-        ticks, begin = read(), time.monotonic_ns()
+        first_ns, first = _both(read)
         time.sleep(_CALIBRATION_SECONDS)
-        ticks, passed = read() - ticks, time.monotonic_ns() - begin
+        last_ns, last = _both(read)
         del read, anchor
-    return round(ticks * 1_000_000 / passed)
+    return round((last - first) * 1_000_000 / (last_ns - first_ns))
+
+
+def _both(read: Callable[[], int]) -> tuple[int, int]:
+    """The host's clock and its counter at one moment: the tightest of several readings."""
+    readings = []
+    for _ in range(50):
+        before, ticks, after = time.monotonic_ns(), read(), time.monotonic_ns()
+        readings.append((after - before, (before + after) // 2, ticks))
+    _, now, ticks = min(readings)
+    return now, ticks
 
 
 def _accelerator(accelerator: Accelerator) -> list[str]:
