@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -148,6 +148,53 @@ class Storage(Section):
     )
 
 
+class Archives(Section):
+    """Where archives of workspaces are kept, and how much of them."""
+
+    url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?)?$",
+        description="s3://bucket/prefix; empty: state_dir/archives",
+    )
+    endpoint: str = Field("", description="URL of an S3 server that is not Amazon's")
+    region: str = Field("", description="region of the bucket; empty: AWS_REGION")
+    access_key_id: str = Field("", description="key of the bucket; empty: AWS_ACCESS_KEY_ID")
+    secret_access_key: SecretStr = Field(
+        SecretStr(""), description="its secret; empty: AWS_SECRET_ACCESS_KEY"
+    )
+    max_per_workspace: int = Field(50, ge=0, description="most archives of one workspace")
+    max_mb: int = Field(51200, ge=1, le=153600, description="MiB one archive may have")
+    account_mb: int = Field(204800, ge=0, description="MiB all archives of an account may have")
+
+
+class Images(Section):
+    """Images from registries and files, and how many of them are kept."""
+
+    default_registry: str = Field(
+        "docker.io", description="registry of a reference that names none"
+    )
+    registries: tuple[str, ...] = Field(
+        ("*",),
+        description='registries images may come from; "*": every one at a public address. '
+        "Only those named here may be at a private one",
+    )
+    insecure_registries: tuple[str, ...] = Field(
+        (), description="registries that are spoken to without TLS (host:port)"
+    )
+    ca_file: Path | None = Field(
+        None, description="certificates (PEM) registries may have, besides those of the system"
+    )
+    max_unpacked_mb: int = Field(16384, ge=16, description="MiB an image may unpack to")
+    max_entries: int = Field(1_000_000, ge=1000, description="files one image may unpack to")
+    cache_mb: int = Field(
+        20480, ge=0, description="MiB of images and layers that are kept though nobody uses them"
+    )
+    reserve_mb: int = Field(
+        1024, ge=0, description="MiB of the disk that are left free when an image is fetched"
+    )
+    pull_timeout: float = Field(1800, gt=0, description="seconds one image may take to be fetched")
+
+
 class Database(Section):
     """Where the control plane keeps its rows."""
 
@@ -180,6 +227,7 @@ class Settings(BaseSettings):
     prices: Prices = Prices()
     ssh: Ssh = Ssh()
     storage: Storage = Storage()
+    archives: Archives = Archives()
     database: Database = Database()
     log: Log = Log()
 
@@ -236,6 +284,11 @@ class Settings(BaseSettings):
     def edge_socket(self) -> Path:
         """HAProxy's runtime API socket, owned by the api's user."""
         return self.run_dir / "edge" / "edge.sock"
+
+    @property
+    def archives_dir(self) -> Path:
+        """Where archives are kept unless `archives.url` names a bucket."""
+        return self.state_dir / "archives"
 
     @property
     def credentials_file(self) -> Path:
