@@ -1,11 +1,13 @@
 """What the firewall costs traffic: throughput, packets lost while policies change, floods.
 
-Run as root: `python bench/firewall.py [--json] [--seconds N]`. Needs iperf3. Everything is in
-namespaces made for it; nothing leaves this machine. Figures:
+Run as root: `python bench/firewall.py [--json] [--save] [--seconds N] [--turns N]`. Needs iperf3.
+It plays in a network namespace of its own, so that no other table of this host counts, with the
+workspaces in further ones; nothing leaves this machine. Figures:
 
 - `bare_mbps`, `routed_mbps`, `firewall_mbps`: one TCP stream between two namespaces, through one
   veth pair, through two and the host's routing without any rules, and through the same with all
   rules, taken in turns;
+- `firewall_share`: of each turn, what is left of the bare pair's rate with all rules;
 - `lost_packets`: of a steady flow between two workspaces while a third one's policy is changed
   200 times a second, with 2000 policies loaded (`flow_packets` were sent);
 - `changes_per_second` that were really made;
@@ -29,12 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from network import neighbours
-from report import Samples, emit
+from report import Samples, emit, save
 
 from bastide.domain.network import NetworkPolicy
 from bastide.node.network import Network
 from bastide.settings import Settings
 
+ALONE = "BASTIDE_BENCH_ALONE"
 LOAD, CHANGES = 2000, 200
 PACE = 0.001
 OPEN, FLOW, ECHO = 5201, 5202, 5203
@@ -167,7 +170,7 @@ def bare(first: Machine, second: Machine) -> str:
     return "192.0.2.2"
 
 
-async def run(seconds: float) -> dict[str, Samples]:
+async def run(seconds: float, turns: int) -> dict[str, Samples]:
     """All measurements."""
     results: dict[str, Samples] = {}
     machines = [Machine() for _ in range(3)]
@@ -201,7 +204,7 @@ async def run(seconds: float) -> dict[str, Samples]:
                 "routed_mbps": [],
                 "firewall_mbps": [],
             }
-            for _ in range(5):
+            for _ in range(turns):
                 rates["bare_mbps"].append(await throughput(client, server, direct, seconds))
                 await network._firewall.teardown()  # noqa: SLF001
                 rate = await throughput(client, server, addresses[1], seconds)
@@ -211,8 +214,11 @@ async def run(seconds: float) -> dict[str, Samples]:
                 rates["firewall_mbps"].append(rate)
             for key, values in rates.items():
                 results[key] = Samples(values, len(values), "Mbit/s")
+            pairs = zip(rates["firewall_mbps"], rates["bare_mbps"], strict=True)
+            shares = [100 * walled / alone for walled, alone in pairs]
+            results["firewall_share"] = Samples(shares, len(shares), "%")
             results |= await _changes(network, client, names[2], addresses[1], seconds * 3)
-            results |= await _flood(client, third, addresses, str(network.gateway))
+            results |= await _flood(client, third, addresses, str(network.gateway), turns)
         finally:
             await network.teardown()
             await network.close()
@@ -246,33 +252,48 @@ async def _changes(
 
 
 async def _flood(
-    client: Machine, third: Machine, addresses: list[str], gateway: str
+    client: Machine, third: Machine, addresses: list[str], gateway: str, turns: int
 ) -> dict[str, Samples]:
-    """Exchanges of two while a third one floods."""
+    """Exchanges of two, without and with a third one that floods, in turns."""
     count = 500
-    quiet = await said(client.python(ASK, addresses[1], ECHO, count))
-    flood = third.python(FLOOD, addresses[1], "192.0.2.9", gateway)
-    try:
-        assert flood.stdout is not None
-        flood.stdout.readline()
-        loud = await said(client.python(ASK, addresses[1], ECHO, count))
-    finally:
-        flood.kill()
-        flood.wait()
-    return {"quiet_ms": Samples(quiet, count), "flooded_ms": Samples(loud, count)}
+    quiet: list[float] = []
+    loud: list[float] = []
+    for _ in range(turns):
+        quiet += await said(client.python(ASK, addresses[1], ECHO, count))
+        flood = third.python(FLOOD, addresses[1], "192.0.2.9", gateway)
+        try:
+            assert flood.stdout is not None
+            flood.stdout.readline()
+            loud += await said(client.python(ASK, addresses[1], ECHO, count))
+        finally:
+            flood.kill()
+            flood.wait()
+    tried = count * turns
+    return {"quiet_ms": Samples(quiet, tried), "flooded_ms": Samples(loud, tried)}
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
+    parser.add_argument("--save", action="store_true", help="keep the figures in bench/results")
     parser.add_argument("--seconds", type=float, default=3, help="of each stream")
+    parser.add_argument("--turns", type=int, default=5, help="streams of each kind")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench/firewall.py needs root: it makes network namespaces")
     if shutil.which("iperf3") is None:
         sys.exit("bench/firewall.py needs iperf3: apt-get install iperf3")
-    emit(asyncio.run(run(arguments.seconds)), as_json=arguments.json)
+    if ALONE not in os.environ:
+        argv = ["unshare", "--net", "--mount", sys.executable, *sys.argv]
+        sys.exit(subprocess.run(argv, env=os.environ | {ALONE: "1"}, check=False).returncode)
+    # What /sys shows of interfaces belongs to the namespace it was mounted in.
+    subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    results = asyncio.run(run(arguments.seconds, arguments.turns))
+    emit(results, as_json=arguments.json)
+    if arguments.save:
+        save("firewall", results)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
@@ -18,6 +19,9 @@ from bastide.resolver.node import Node
 from bastide.resolver.server import bind, serve
 from bastide.resolver.upstream import Upstream
 from bastide.settings import Settings, SettingsError, settings
+
+FILES = 16384
+"""Open sockets: one for each question that is asked upstream."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +57,14 @@ async def run(chosen: Settings, udp: socket.socket, tcp: socket.socket) -> None:
                 raise outcome
 
 
+def _allow_files() -> None:
+    """Let this process have many sockets; what it was started with may be a thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> int:
     """Run the resolver.
 
@@ -70,6 +82,7 @@ def main() -> int:
                 "another name server takes it on all addresses; let it listen on its own only\n"
             )
             return 1
+        _allow_files()
         become(chosen.resolver_user, "/")
     except (SettingsError, UnknownUserError) as error:
         sys.stderr.write(f"bastide-resolver: {error}\n")

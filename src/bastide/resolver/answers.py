@@ -23,9 +23,10 @@ from bastide.resolver.upstream import PAYLOAD, NoAnswer, Upstream
 
 MOST_OF_ONE = 64
 """Questions of one workspace that are worked on at a time; more are dropped."""
-MOST_OF_ALL = 1024
-MOST_WHILE_BUSY = 8
-"""Of one workspace once half of all are taken: few that ask much do not crowd out the others."""
+SHARED = 1024
+"""Questions of all workspaces together that are worked on at a time, besides one of each."""
+_PART = 8
+"""A workspace has its own place, and of the shared ones at most this part of those still free."""
 _LONGEST_CHAIN = 16
 _SMALLEST = 12
 _ID = slice(0, 2)
@@ -53,20 +54,33 @@ class Answers:
         self._cache = cache or Cache()
         self._asking: dict[Key, asyncio.Task[Found]] = {}
         self._busy: Counter[IPv4Address] = Counter()
+        self._taken = 0
 
     async def answer(self, workspace: IPv4Address, wire: bytes, *, tcp: bool) -> bytes | None:
         """The answer to a question in wire form; None: there is none to give."""
-        total = self._busy.total()
-        most = MOST_OF_ONE if total < MOST_OF_ALL // 2 else MOST_WHILE_BUSY
-        if self._busy[workspace] >= most or total >= MOST_OF_ALL:
+        if not self._has_place(workspace):
             return None
         self._busy[workspace] += 1
+        self._taken += 1
         try:
             return await self._answer(workspace, wire, tcp=tcp)
         finally:
+            self._taken -= 1
             self._busy[workspace] -= 1
             if not self._busy[workspace]:
                 del self._busy[workspace]
+
+    def _has_place(self, workspace: IPv4Address) -> bool:
+        """Whether one more question of a workspace is worked on.
+
+        The fewer places are free the fewer each may have, so that however many workspaces ask
+        much, none of them keeps a place from one that asks little.
+        """
+        held = self._busy.get(workspace, 0)
+        if held == 0:
+            return True
+        free = SHARED - (self._taken - len(self._busy))
+        return held < min(MOST_OF_ONE, 1 + free // _PART)
 
     async def _answer(self, workspace: IPv4Address, wire: bytes, *, tcp: bool) -> bytes | None:
         if len(wire) < _SMALLEST or wire[2] & 0x80:

@@ -8,6 +8,7 @@ import json
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,16 @@ class Guest:
     def reach(self, host: str, port: int = 80, **options: Any) -> str:
         """How a TCP connect with an exchange ends."""
         return str(self.connect(host=host, port=port, **options))
+
+    def sent(self, host: str, port: int) -> str:
+        """How a datagram ends that is answered in some way: by an echo or an ICMP error.
+
+        Of errors the kernel sends few a second to one address, so it is tried again.
+        """
+        end = time.monotonic() + DEADLINE
+        while (found := str(self.datagram(host=host, port=port))) == "silent":
+            assert time.monotonic() < end
+        return found
 
     def close(self) -> None:
         """End the process and with it the namespaces."""

@@ -128,7 +128,7 @@ async def test_there_is_no_way_around(stage: Stage, resolver: Resolver, zone: Na
     assert await ask(machine, "api.example.com", server=world.RESOLVER, tcp=True) == ["refused"]
     for port in (53, 80, 443, 853):
         assert machine.reach(world.ELSEWHERE, port) == "refused"
-    assert machine.datagram(host=world.ELSEWHERE, port=443) == "unreachable"
+    assert machine.sent(world.ELSEWHERE, 443) == "unreachable"
     assert machine.ping(host=world.ELSEWHERE) != "open"
 
 

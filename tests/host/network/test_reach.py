@@ -84,7 +84,7 @@ async def test_exceptions(stage: Stage) -> None:
     assert machine.reach(world.OPENED) == "refused"
     assert machine.reach(world.INTERNET) == "refused"
     assert machine.reach(world.INTERNET, 53) == "refused"
-    assert machine.datagram(host=world.INTERNET, port=53) == "unreachable"
+    assert machine.sent(world.INTERNET, 53) == "unreachable"
     assert stage.network.nameservers == ("10.211.0.1",)
 
 

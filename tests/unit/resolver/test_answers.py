@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bastide.domain.egress import Names, destinations
-from bastide.resolver.answers import MOST_OF_ONE, Answers
+from bastide.resolver.answers import MOST_OF_ONE, SHARED, Answers
 from bastide.resolver.cache import Cache
 from bastide.resolver.node import Away, Node
 from bastide.resolver.upstream import NoAnswer, Upstream, listed, usable
@@ -196,6 +196,32 @@ async def test_the_same_question_is_asked_once_at_a_time_and_few_by_one_workspac
     found = await asyncio.gather(*tasks)
     assert found.count(None) == 5
     assert upstream.count.total() == 1
+
+
+async def test_many_that_ask_much_leave_a_place_for_each_that_asks_little() -> None:
+    """Sixty-four workspaces with a hundred open questions each: a thousand others are answered."""
+    upstream = FakeUpstream("a.example. 60 A 203.0.113.1")
+    upstream.gate.clear()
+    answers = Answers(FakeNode(), upstream)
+
+    def asked(workspace: IPv4Address, number: int) -> asyncio.Task[bytes | None]:
+        wire = dns.message.make_query(f"n{number}.example", "A").to_wire()
+        return asyncio.create_task(answers.answer(workspace, wire, tcp=False))
+
+    loud = [asked(WORKSPACE + one, number) for number in range(100) for one in range(64)]
+    await asyncio.sleep(0)
+    open_now = Counter(index % 64 for index, task in enumerate(loud) if not task.done())
+    assert open_now.total() <= SHARED + 64
+    assert max(open_now.values()) - min(open_now.values()) <= 1
+    quiet = [asked(WORKSPACE + 100 + one, one) for one in range(1000)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in quiet)
+    upstream.gate.set()
+    assert None not in await asyncio.gather(*quiet)
+    told = [await task for task in loud]
+    assert len(told) - told.count(None) == open_now.total()
+    again = [asked(WORKSPACE, number) for number in range(MOST_OF_ONE)]
+    assert None not in await asyncio.gather(*again)
 
 
 async def test_long_answers_are_cut_for_datagrams() -> None:
