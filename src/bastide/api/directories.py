@@ -22,7 +22,12 @@ def make_directories(settings: Settings) -> None:
     """
     for path in (settings.state_dir, settings.run_dir):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    private = (settings.state_dir / "secrets", settings.state_dir / "db", settings.edge_dir)
+    private = (
+        settings.state_dir / "secrets",
+        settings.state_dir / "db",
+        settings.edge_dir,
+        settings.archives_dir,
+    )
     if os.geteuid() != 0:
         for path in (*private, settings.api_socket.parent, settings.bastion_map.parent):
             path.mkdir(mode=0o700, exist_ok=True)
