@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.agent.trees import small_project
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONTROL_TOKEN = "c0" * 32
@@ -132,3 +133,9 @@ def http(agent: Agent) -> Iterator[httpx.Client]:
     """A client of the shared agent's runtime port."""
     with agent.client() as client:
         yield client
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small project."""
+    return small_project(tmp_path)
