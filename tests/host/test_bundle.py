@@ -8,11 +8,13 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from tests.agent.conftest import CONTROL_TOKEN, DEADLINE, RUNTIME_TOKEN, read_line
+from tests.agent.conftest import CONTROL_TOKEN, DEADLINE, RUNTIME_TOKEN, Agent, read_line
+from tests.agent.wire import Wire, new_terminal
 
 from bastide.domain.machine import AGENT_ARGV, AGENT_ENV, BUNDLE_MOUNT
 from bastide.prepare.bundle import build_bundle
@@ -24,6 +26,7 @@ set -e
 mount --bind "$1" "$2$3"
 mount -t proc proc "$2/proc"
 mount --bind /dev/null "$2/dev/null"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$2/dev/pts"
 root=$2
 shift 3
 exec chroot "$root" "$@"
@@ -38,19 +41,26 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def empty_root(base: Path) -> Path:
     """A root file system with nothing but mount points."""
-    for name in (BUNDLE_MOUNT[1:], "proc", "dev"):
+    for name in (BUNDLE_MOUNT[1:], "proc", "dev/pts"):
         (base / name).mkdir(parents=True)
     (base / "dev/null").touch()
+    (base / "dev/ptmx").symlink_to("pts/ptmx")
+    return base
+
+
+def static_root(base: Path) -> Path:
+    """A root file system that is one static program, no shell."""
+    empty_root(base)
+    for name in ("bin", "root"):
+        (base / name).mkdir()
+    shutil.copy("/usr/bin/busybox", base / "bin/busybox")
     return base
 
 
 def busybox_root(base: Path) -> Path:
-    """A root file system with nothing but a static busybox."""
-    empty_root(base)
-    (base / "bin").mkdir()
-    (base / "root").mkdir()
-    shutil.copy("/usr/bin/busybox", base / "bin/busybox")
-    for applet in ("sh", "echo", "true"):
+    """A root file system with nothing but a static busybox and its names."""
+    static_root(base)
+    for applet in ("sh", "stty", "vi", "top", "mkdir", "touch"):
         (base / "bin" / applet).symlink_to("busybox")
     return base
 
@@ -65,13 +75,9 @@ def enter(bundle: Path, root: Path, *argv: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make_root", [empty_root, busybox_root])
-def test_agent_runs_without_anything_of_the_image(
-    bundle: Path, tmp_path: Path, make_root: object
-) -> None:
-    """The documented command line serves both ports in an empty and in a busybox-only root."""
-    assert callable(make_root)
-    root = make_root(tmp_path / "rootfs")
+@contextmanager
+def running(bundle: Path, root: Path) -> Iterator[Agent]:
+    """The agent, from the bundle, in such a root."""
     process = enter(bundle, root, *AGENT_ARGV)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -83,16 +89,24 @@ def test_agent_runs_without_anything_of_the_image(
     try:
         process.stdin.write(json.dumps(document).encode())
         process.stdin.close()
-        _, _, port = read_line(process.stdout.fileno()).split()
+        _, control, port = read_line(process.stdout.fileno()).split()
         assert read_line(process.stdout.fileno()) == "READY"
-        headers = {"Authorization": f"Bearer {RUNTIME_TOKEN}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
-            assert client.get("/health").json() == {"status": "ok"}
-            assert client.get("/runtime").json()["os"] == "linux"
+        yield Agent(process, int(control), int(port), root)
     finally:
         process.stdout.close()
         process.send_signal(signal.SIGKILL)
         process.wait(DEADLINE)
+
+
+@pytest.mark.parametrize("make_root", [empty_root, static_root, busybox_root])
+def test_agent_runs_without_anything_of_the_image(
+    bundle: Path, tmp_path: Path, make_root: Callable[[Path], Path]
+) -> None:
+    """The documented command line serves both ports whatever the root holds."""
+    root = make_root(tmp_path / "rootfs")
+    with running(bundle, root) as agent, agent.client() as http:
+        assert http.get("/health").json() == {"status": "ok"}
+        assert http.get("/runtime").json()["os"] == "linux"
 
 
 def test_tools_run_without_anything_of_the_image(bundle: Path, tmp_path: Path) -> None:
@@ -126,3 +140,41 @@ def test_bundle_is_readonly_and_found_again(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.parent.iterdir()) == sorted(
         [".lock", "current", bundle.name]
     )
+
+
+def test_a_busybox_image(bundle: Path, tmp_path: Path) -> None:
+    """A shell, job control, vi, sizes and a watcher work with busybox alone."""
+    with running(bundle, busybox_root(tmp_path / "rootfs")) as agent, agent.client() as http:
+        answer = http.post("/terminals", json={})
+        assert answer.json()["command"] == ["/bin/sh"]
+        number = int(answer.json()["id"])
+        assert http.post("/watchers", json={"path": "/root"}).status_code == 201
+        with Wire(agent) as wire:
+            wire.until_text(type="ready", root="/root")
+            wire.say(channel="terminal", type="resize", id=str(number), cols=99, rows=33)
+            assert "33 99" in wire.run(number, "stty size")
+            wire.run(number, "mkdir -p /root/a/b; touch /root/a/b/file")
+            wire.until_text(type="change", path="/root/a/b/file", op="create")
+            assert "Running" in wire.run(number, "busybox sleep 1000 & jobs")
+            wire.type(number, "vi /root/text\n")
+            wire.until_output(number, "- /root/text")
+            for keys, wanted in (("ihello", "hello"), ("\x1b", "- /root/text"), (":wq\n", "# ")):
+                start = len(wire.output[number])
+                wire.type(number, keys)
+                wire.until_output(number, wanted, start)
+            wire.until_text(type="change", path="/root/text")
+            assert "hello" in wire.run(number, "busybox cat /root/text")
+            wire.type(number, "exit 4\n")
+            assert wire.until_text(type="exit", id=str(number))["code"] == 4
+
+
+def test_an_image_with_no_shell(bundle: Path, tmp_path: Path) -> None:
+    """The default command is a clear 400; the one program there is runs on a terminal."""
+    with running(bundle, static_root(tmp_path / "rootfs")) as agent, agent.client() as http:
+        answer = http.post("/terminals", json={})
+        assert (answer.status_code, answer.json()["code"]) == (400, "no_shell")
+        number = new_terminal(http, "/bin/busybox", "stty", "size")
+        with Wire(agent) as wire:
+            wire.until_output(number, "24 80")
+            assert wire.until_text(type="exit", id=str(number))["code"] == 0
+        assert http.post("/watchers", json={"path": "/"}).json()["dirs"] < 20
