@@ -19,9 +19,10 @@ from bastide.node.machines.microvm.program import (
     FIRMWARE,
     FLOOR,
     HOME,
-    KERNEL,
+    INITRD,
     LAYOUT,
     LIBRARIES,
+    VMLINUX,
     read_version,
 )
 from bastide.prepare.archive import PrepareError, run
@@ -33,7 +34,7 @@ _BLOBS = (
     Path("/usr/share/qemu/linuxboot_dma.bin"),
 )
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
-_POINTS = ("dev", "proc", KERNEL)
+_POINTS = ("dev", "proc", str(Path(VMLINUX).parent))
 
 
 def ensure_qemu(state_dir: Path, say: Callable[[str], None]) -> Path:
@@ -84,6 +85,8 @@ def _lay_out(files: list[Path], ready: Path) -> None:
     for blob in _BLOBS:
         if blob.exists() and not (ready / FIRMWARE / blob.name).exists():
             shutil.copy(blob, ready / FIRMWARE / blob.name)
+    for point in (VMLINUX, INITRD):
+        (ready / point).touch(mode=0o444)
     record = {"program": str(program), "libraries": sorted(path.name for path in libraries)}
     (ready / "qemu.json").write_text(json.dumps(record) + "\n")
     ready.chmod(0o755)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,11 @@ _NAMESPACES = ("user", "pid", "mount", "network", "ipc", "uts", "cgroup")
 
 @dataclass(frozen=True)
 class Container:
-    """What goes into the configuration of one boot. Paths are the host's."""
+    """What goes into the configuration of one boot. Paths are the host's.
+
+    `cores`: those it is held to, as the kernel lists them, empty for all. `files`: plain files
+    seen in other places, place → file.
+    """
 
     hostname: str
     argv: tuple[str, ...]
@@ -77,6 +81,8 @@ class Container:
     cgroup: str
     limits_swap: bool
     criu: Path
+    cores: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def configuration(container: Container) -> dict[str, Any]:
@@ -156,9 +162,12 @@ def _resources(container: Container) -> dict[str, Any]:
     memory = {"limit": resources.memory_mb * MIB}
     if container.limits_swap:
         memory["swap"] = memory["limit"]  # of memory and swap together: so no swap
+    cpu: dict[str, Any] = {"quota": quota, "period": period}
+    if container.cores:
+        cpu["cpus"] = container.cores
     return {
         "devices": [{"allow": False, "access": "rwm"}],
-        "cpu": {"quota": quota, "period": period},
+        "cpu": cpu,
         "memory": memory,
         "pids": {"limit": resources.pids},
     }
@@ -169,27 +178,30 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
     quiet = ["nosuid", "noexec", "nodev"]
     run = min(_RUN_BYTES, memory // 8)
     return [
-        _mount("proc", "/proc", "proc", *quiet),
-        _mount("tmpfs", "/dev", "tmpfs", "nosuid", "mode=755", "size=64k", "nr_inodes=256"),
-        _mount(
+        mount("proc", "/proc", "proc", *quiet),
+        mount("tmpfs", "/dev", "tmpfs", "nosuid", "mode=755", "size=64k", "nr_inodes=256"),
+        mount(
             "devpts", "/dev/pts", "devpts", "nosuid", "noexec",
             "newinstance", "ptmxmode=0666", "mode=0620", "gid=5",
         ),
-        _mount("shm", "/dev/shm", "tmpfs", *quiet, "mode=1777", f"size={memory // 2}"),  # noqa: S108
-        _mount("mqueue", "/dev/mqueue", "mqueue", *quiet),
-        _mount("sysfs", "/sys", "sysfs", *quiet, "ro"),
-        _mount("cgroup", "/sys/fs/cgroup", "cgroup", *quiet, "relatime", "ro"),
-        _mount("tmpfs", "/run", "tmpfs", "nosuid", "nodev", "mode=755", f"size={run}"),
-        _bind(container.bundle, BUNDLE_MOUNT, "nosuid", "nodev"),
-        _bind(container.resolv_conf, "/etc/resolv.conf", *quiet),
-        _bind(container.hosts, "/etc/hosts", *quiet),
-        _bind(container.hostname_file, "/etc/hostname", *quiet),
+        mount("shm", "/dev/shm", "tmpfs", *quiet, "mode=1777", f"size={memory // 2}"),  # noqa: S108
+        mount("mqueue", "/dev/mqueue", "mqueue", *quiet),
+        mount("sysfs", "/sys", "sysfs", *quiet, "ro"),
+        mount("cgroup", "/sys/fs/cgroup", "cgroup", *quiet, "relatime", "ro"),
+        mount("tmpfs", "/run", "tmpfs", "nosuid", "nodev", "mode=755", f"size={run}"),
+        bind(container.bundle, BUNDLE_MOUNT, "nosuid", "nodev"),
+        bind(container.resolv_conf, "/etc/resolv.conf", *quiet),
+        bind(container.hosts, "/etc/hosts", *quiet),
+        bind(container.hostname_file, "/etc/hostname", *quiet),
+        *(bind(file, place, *quiet) for place, file in container.files.items()),
     ]  # fmt: skip
 
 
-def _mount(source: str, destination: str, kind: str, *options: str) -> dict[str, Any]:
+def mount(source: str, destination: str, kind: str, *options: str) -> dict[str, Any]:
+    """A mount of a configuration."""
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-def _bind(source: Path, destination: str, *options: str) -> dict[str, Any]:
-    return _mount(str(source), destination, "bind", "bind", "ro", "rprivate", *options)
+def bind(source: Path, destination: str, *options: str) -> dict[str, Any]:
+    """A read-only view of `source`."""
+    return mount(str(source), destination, "bind", "bind", "ro", "rprivate", *options)

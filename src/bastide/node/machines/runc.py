@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from bastide.node import spawn
 from bastide.node.errors import BootFailed, NotReady
 from bastide.node.machines.version import ProgramVersion, words
 
@@ -82,10 +83,13 @@ class Runc:
                 f"the container runtime is {self.describe()}: run script/up to install runc {FLOOR}"
             )
 
-    async def create(self, machine: str, bundle: Path, stdin: int, output: int) -> int:
+    async def create(
+        self, machine: str, bundle: Path, stdin: int, output: int, *further: int
+    ) -> int:
         """Make the container, its first process waiting; that process's id on the host.
 
-        `stdin` and `output` become the container's standard streams.
+        `stdin` and `output` become the container's standard streams, `further` its descriptors
+        from 3 on.
 
         Raises:
             BootFailed: runc refused.
@@ -95,14 +99,17 @@ class Runc:
         log = bundle / "runc.log"
         log.unlink(missing_ok=True)
         # Its errors go to a log of its own: the container's output would mix with them.
-        process = await asyncio.create_subprocess_exec(
-            self.program, "--root", self.root, "--log", log, "create",
-            "--bundle", bundle, "--pid-file", pid_file, machine,
-            stdin=stdin, stdout=output, stderr=output,
+        command = (
+            self.program, "--root", self.root, "--log", log, "create", "--bundle", bundle,
+            "--pid-file", pid_file, "--preserve-fds", str(len(further)), machine,
         )  # fmt: skip
-        code = await self._wait(process)
+        try:
+            streams = (stdin, output, output, *further)
+            code = await spawn.run(command, streams, seconds=_TIMEOUT)
+        except TimeoutError:
+            raise BootFailed(f"runc create did not end in {_TIMEOUT:.0f} s") from None
         if code != 0:
-            raise BootFailed(f"the container cannot be created: {_reason(log)}")
+            raise BootFailed(f"the container cannot be created: {last_error(log)}")
         return int(pid_file.read_text())
 
     async def start(self, machine: str) -> None:
@@ -114,18 +121,20 @@ class Runc:
         await self._run("start", machine)
 
     async def update(
-        self, machine: str, *, memory: int, swap: bool, quota: int, period: int
+        self, machine: str, *, memory: int, swap: bool, quota: int, period: int, cores: str
     ) -> None:
         """Set the limits of a running container: bytes, and microseconds of each period.
 
-        `swap`: memory and swap together are bounded to the same, as at the boot.
+        `swap`: memory and swap together are bounded to the same, as at the boot. `cores`: those it
+        is held to from now on; empty: as before.
 
         Raises:
             BootFailed: the kernel refuses.
         """
         await self._run(
             "update", "--memory", str(memory), *(("--memory-swap", str(memory)) if swap else ()),
-            "--cpu-quota", str(quota), "--cpu-period", str(period), machine,
+            "--cpu-quota", str(quota), "--cpu-period", str(period),
+            *(("--cpuset-cpus", cores) if cores else ()), machine,
         )  # fmt: skip
 
     async def delete(self, machine: str) -> None:
@@ -171,18 +180,8 @@ class Runc:
             raise BootFailed(f"runc {arguments[0]} failed: {reason}")
         return output.decode(errors="replace")
 
-    async def _wait(self, process: asyncio.subprocess.Process) -> int:
-        try:
-            return await asyncio.wait_for(process.wait(), _TIMEOUT)
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                process.kill()
-            if isinstance(error, TimeoutError):
-                raise BootFailed(f"runc create did not end in {_TIMEOUT:.0f} s") from None
-            raise
 
-
-def _reason(log: Path) -> str:
+def last_error(log: Path) -> str:
     """The last error in a log of runc (its text form, one line per message)."""
     try:
         with log.open("rb") as file:
