@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
 from bastide.services.details import Details
 from bastide.services.lifecycle import LifecycleView, MachineView
+from bastide.services.links import Callers
 from bastide.services.quota import Quota, Use
 from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView
@@ -233,12 +233,13 @@ def snapshot(found: Snapshot | None) -> dict[str, Any] | None:
     }
 
 
-def network(row: Workspace, callers: Sequence[Workspace], gateway: str) -> dict[str, Any]:
+def network(row: Workspace, linked: Callers, gateway: str) -> dict[str, Any]:
     """The flat fields of GET /workspace/:id/network; `gateway` is the subnet's first address.
 
-    `ingress` shows all that are admitted: the edge, the owner's entries and the callers.
+    `ingress` shows all that are admitted: the edge, the owner's entries and the callers. Of
+    callers that the credential does not see there is only the number, `hidden_links`.
     """
-    stored = row.network
+    stored, callers = row.network, linked.seen
     public = bool(stored.get("public_access", False))
     addresses = [address for address in (caller.address for caller in callers) if address]
     return {
@@ -260,6 +261,7 @@ def network(row: Workspace, callers: Sequence[Workspace], gateway: str) -> dict[
             {"id": caller.id, "workspace_id": caller.id, "name": caller.name, "ip": caller.address}
             for caller in callers
         ],
+        "hidden_links": len(linked.hidden),
         "in_force": not stored.get(PENDING, False),
     }
 
@@ -285,6 +287,7 @@ def blocked(log: BlockedLog) -> dict[str, Any]:
 
 
 def _network_config(row: Workspace) -> dict[str, Any]:
+    """The policy without links, which not everyone who sees the workspace may see."""
     stored = row.network
     public = bool(stored.get("public_access", False))
     return {
@@ -293,7 +296,7 @@ def _network_config(row: Workspace) -> dict[str, Any]:
         "public_access": public,
         **{
             name: list(stored.get(name) or ())
-            for name in ("ingress", "ingress_ports", "egress", "egress_ports", "private_link_ids")
+            for name in ("ingress", "ingress_ports", "egress", "egress_ports")
         },
         "bandwidth_mbps": stored.get("bandwidth_mbps"),
     }

@@ -47,9 +47,6 @@ def set_(
     bandwidth: Annotated[
         str | None, typer.Option(help='Megabits a second, each way; "none": no own limit.')
     ] = None,
-    outbound_ip: Annotated[
-        str | None, typer.Option(help='The address it is seen as; "none": the server\'s.')
-    ] = None,
     json: Json = False,
 ) -> None:
     """Change what is given, at once. Lists are written with commas and replace the list."""
@@ -67,15 +64,10 @@ def set_(
     changes = {name: value for name, value in changes.items() if value is not None}
     if bandwidth is not None:
         changes["bandwidth_mbps"] = _number(bandwidth)
-    if not changes and outbound_ip is None:
+    if not changes:
         raise Fault("nothing to change was given", "see bastide network set --help", code=2)
     with cloud() as client:
-        networks = client.workspaces.network
-        shown = networks.update(workspace, **changes) if changes else None
-        if outbound_ip is not None:
-            shown = networks.use_ip(workspace, None if outbound_ip == NONE else outbound_ip)
-        if shown is not None:
-            _show(shown, json=json)
+        _show(client.workspaces.network.update(workspace, **changes), json=json)
 
 
 @app.command()
@@ -132,7 +124,22 @@ def unlink(workspace: WorkspaceName, caller: Caller, *, json: Json = False) -> N
         _show(networks.update(workspace, private_link_ids=wanted), json=json)
 
 
-@app.command("addresses")
+@app.command()
+def ip(
+    workspace: WorkspaceName,
+    address: Annotated[str, typer.Argument(help='One of `addresses`; "none": the server\'s.')],
+    *,
+    json: Json = False,
+) -> None:
+    """Choose the address it is seen as outside; connections that are there keep theirs."""
+    from bastide.cli.connection import cloud
+
+    with cloud() as client:
+        chosen = None if address == NONE else address
+        _show(client.workspaces.network.use_ip(workspace, chosen), json=json)
+
+
+@app.command()
 def addresses(*, json: Json = False) -> None:
     """List the outbound addresses that can be chosen."""
     from bastide.cli.connection import cloud
@@ -152,7 +159,9 @@ def _show(network: Network, *, json: bool) -> None:
     if json:
         show_json(network.model_dump(mode="json"))
         return
-    links = ", ".join(f"{one.name or one.workspace_id} ({one.ip})" for one in network.private_links)
+    links = [f"{one.name or one.workspace_id} ({one.ip})" for one in network.private_links]
+    if network.hidden_links:
+        links.append(f"{network.hidden_links} that these credentials do not see")
     limit = network.bandwidth_mbps
     show_fields(
         (
@@ -160,7 +169,7 @@ def _show(network: Network, *, json: bool) -> None:
             ("public access", "yes" if network.public_access else "no"),
             ("open ports", _list(network.ingress_ports)),
             ("may connect", _list(network.ingress)),
-            ("linked callers", links),
+            ("linked callers", ", ".join(links)),
             ("internet", "yes" if network.allow_internet else "no"),
             ("may reach", _list(network.egress) or "everything outside"),
             ("at ports", _list(network.egress_ports) or "all"),

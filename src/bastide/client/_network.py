@@ -22,7 +22,10 @@ class PrivateLink(Model):
 
 
 class Network(Model):
-    """Address and policy of a workspace."""
+    """Address and policy of a workspace.
+
+    `hidden_links` counts linked callers that these credentials do not see.
+    """
 
     ip: str | None = None
     gateway: str | None = None
@@ -35,6 +38,7 @@ class Network(Model):
     outbound_ip: str | None = None
     bandwidth_mbps: float | None = None
     private_links: list[PrivateLink] = Field(default_factory=list)
+    hidden_links: int = 0
     in_force: bool = True
 
 

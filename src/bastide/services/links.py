@@ -7,6 +7,7 @@ A target's row holds the ids of its callers (`private_link_ids`) and the address
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.errors import NotFound, ValidationFailed
 from bastide.domain.lifecycle import DesiredState
+from bastide.domain.network import MAX_ENTRIES
 from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.services.caller import Caller
 from bastide.services.reach import Reach, changed_network
@@ -26,14 +28,26 @@ IDS, ADDRESSES = "private_link_ids", "links"
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """The workspaces that may call one: those a credential sees, and those it does not."""
+
+    seen: list[Workspace]
+    hidden: list[Workspace]
+
+
 async def linked(
-    session: AsyncSession, caller: Caller, references: Sequence[str], target: str | None
+    session: AsyncSession, caller: Caller, references: Sequence[str], target: Workspace | None
 ) -> dict[str, Any]:
     """The network columns for these callers, named by id or slug; `target` is None for a new one.
 
+    Callers that the credential does not see stay: it could neither have listed them nor left
+    them out.
+
     Raises:
         NotFound: one of them is none the caller reaches; the message names it.
-        ValidationFailed: the target itself is among them.
+        ValidationFailed: the target itself is among them, or with those that stay they are too
+            many.
     """
     found: dict[str, Workspace] = {}
     for reference in references:
@@ -44,9 +58,17 @@ async def linked(
                 "credentials reach. Check the id with GET /workspace.",
                 details={"field": IDS},
             )
-        if row.id == target:
+        if target is not None and row.id == target.id:
             raise ValidationFailed(IDS, "A workspace needs no link to itself; leave its id out.")
         found[row.id] = row
+    hidden = [] if target is None else (await callers_of(session, caller, target)).hidden
+    if len(found) + len(hidden) > MAX_ENTRIES:
+        raise ValidationFailed(
+            IDS,
+            f"A workspace has at most {MAX_ENTRIES} linked callers, and {len(hidden)} that these "
+            "credentials do not see are linked already.",
+        )
+    found |= {row.id: row for row in hidden}
     return {IDS: list(found), ADDRESSES: addresses(found.values())}
 
 
@@ -55,7 +77,14 @@ def addresses(callers: Iterable[Workspace]) -> list[str]:
     return sorted({row.address for row in callers if row.address})
 
 
-async def callers_of(session: AsyncSession, row: Workspace) -> list[Workspace]:
+async def callers_of(session: AsyncSession, caller: Caller, row: Workspace) -> Callers:
+    """The workspaces linked to one, as far as a credential sees them."""
+    rows = await _callers(session, row)
+    seen = [one for one in rows if caller.may_see(one)]
+    return Callers(seen, [one for one in rows if not caller.may_see(one)])
+
+
+async def _callers(session: AsyncSession, row: Workspace) -> list[Workspace]:
     """The workspaces linked to one, in the order they were listed."""
     ids = row.network.get(IDS) or []
     if not ids:
@@ -96,7 +125,7 @@ class Links:
                 row = await Workspaces(session).get(target)
                 if row is None:
                     return False
-                callers = await callers_of(session, row)
+                callers = await _callers(session, row)
                 changes = _wanted(row, {one.id: one for one in callers if one.id != without})
                 if not changes:
                     return False

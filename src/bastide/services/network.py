@@ -13,7 +13,7 @@ from bastide.domain.network import BlockedLog
 from bastide.engine.contract import Engine, UnknownMachine
 from bastide.services.caller import Caller
 from bastide.services.failures import engine_failures
-from bastide.services.links import callers_of
+from bastide.services.links import Callers, callers_of
 from bastide.services.reach import Reach, changed_network
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database
@@ -30,7 +30,7 @@ class NetworkView:
     """A workspace and the workspaces that may call it."""
 
     row: Workspace
-    callers: list[Workspace]
+    callers: Callers
 
 
 class NetworkService:
@@ -58,7 +58,7 @@ class NetworkService:
         """
         async with self._database.read() as session:
             row = caller.require(await Workspaces(session).find(caller.account_id, reference))
-            return NetworkView(row, await callers_of(session, row))
+            return NetworkView(row, await callers_of(session, caller, row))
 
     async def change(self, caller: Caller, reference: str, body: NetworkConfig) -> NetworkView:
         """Change what was given, hot.

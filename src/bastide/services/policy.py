@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.config import HOST, NetworkConfig
 from bastide.domain.errors import ValidationFailed
 from bastide.services.caller import Caller
-from bastide.services.links import ADDRESSES, linked
+from bastide.services.links import addresses, callers_of, linked
 from bastide.store.tables import Workspace
 
 DARK: dict[str, Any] = {
@@ -50,14 +50,14 @@ async def network_changes(
         found["ingress_ports"] = list(wanted.ports)
     if wanted.ingress is not None:
         public = bool({**now, **found}.get("public_access"))
-        found["ingress"] = _sources(wanted.ingress, public=public, links=now.get(ADDRESSES) or [])
+        shown = addresses((await callers_of(session, caller, row)).seen) if row else []
+        found["ingress"] = _sources(wanted.ingress, public=public, links=shown)
     if wanted.egress is not None:
         found["egress"] = list(dict.fromkeys(wanted.egress))
     if wanted.egress_ports is not None:
         found["egress_ports"] = sorted(set(wanted.egress_ports))
     if wanted.private_link_ids is not None:
-        target = None if row is None else row.id
-        found |= await linked(session, caller, wanted.private_link_ids, target)
+        found |= await linked(session, caller, wanted.private_link_ids, row)
     if "bandwidth_mbps" in wanted.model_fields_set:
         found["bandwidth_mbps"] = wanted.bandwidth_mbps
     return found

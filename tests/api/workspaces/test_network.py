@@ -72,7 +72,7 @@ async def test_every_field_is_stored_shown_and_told(cloud: Cloud) -> None:
     alone = await cloud.call("PATCH", path(target), {"egress_ports": []})
     assert (alone["egress_ports"], alone["egress"]) == ([], shown["egress"])
     config = (await cloud.get(target["id"]))["config"]["network_config"]
-    assert config["private_link_ids"] == [caller["id"]]
+    assert config["egress"] == shown["egress"]
 
 
 async def test_no_internet_clears_egress(cloud: Cloud) -> None:
@@ -183,6 +183,36 @@ async def test_links_follow_their_callers_and_go_with_them(cloud: Cloud) -> None
     assert told.index(("delete", caller["id"])) > max(
         number for number, call in enumerate(told) if call == ("apply_network", target["id"])
     )
+
+
+async def test_callers_of_other_namespaces_are_counted_and_not_named(cloud: Cloud) -> None:
+    """A narrower credential sees how many there are, and cannot name, keep out or drop them."""
+    target, own = [await cloud.create(namespace="mine") for _ in range(2)]
+    foreign = await cloud.create(namespace="theirs", name="their-secret")
+    await cloud.call("PATCH", path(target), {"private_link_ids": [foreign["id"], own["id"]]})
+    address = cloud.engine.machines[foreign["id"]].status.address
+    assert (await cloud.call("GET", path(target)))["hidden_links"] == 0
+    asked = {"scope": "namespace", "namespace": "mine"}
+    token = (await cloud.call("POST", "/tokens", asked, status=201))["token"]
+
+    async def narrow(method: str, place: str, body: object = None) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {token}", "X-Client-ID": "", "X-Client-Secret": ""}
+        answer = await cloud.http.request(method, place, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        for secret in (foreign["id"], "their-secret", address):
+            assert secret not in answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    shown = await narrow("GET", path(target))
+    assert (shown["private_link_ids"], shown["hidden_links"]) == ([own["id"]], 1)
+    for place in ("/workspace", f"/workspace/{target['id']}", f"/workspace/{target['id']}/details"):
+        await narrow("GET", place)
+    shown = await narrow("PATCH", path(target), {"private_link_ids": []})
+    assert (shown["private_link_ids"], shown["hidden_links"]) == ([], 1)
+    assert cloud.engine.machines[target["id"]].policy.links == (address,)
+    shown = await cloud.call("PATCH", path(target), {"private_link_ids": []})
+    assert (shown["private_link_ids"], shown["hidden_links"]) == ([], 0)
 
 
 async def test_following_writes_nothing_when_nothing_moved(cloud: Cloud) -> None:
