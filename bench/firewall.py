@@ -30,6 +30,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from apart import apart
 from network import neighbours
 from report import Samples, emit, save
 
@@ -37,7 +38,6 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node.network import Network
 from bastide.settings import Settings
 
-ALONE = "BASTIDE_BENCH_ALONE"
 LOAD, CHANGES = 2000, 200
 PACE = 0.001
 OPEN, FLOW, ECHO = 5201, 5202, 5203
@@ -284,12 +284,7 @@ def main() -> None:
         sys.exit("bench/firewall.py needs root: it makes network namespaces")
     if shutil.which("iperf3") is None:
         sys.exit("bench/firewall.py needs iperf3: apt-get install iperf3")
-    if ALONE not in os.environ:
-        argv = ["unshare", "--net", "--mount", sys.executable, *sys.argv]
-        sys.exit(subprocess.run(argv, env=os.environ | {ALONE: "1"}, check=False).returncode)
-    # What /sys shows of interfaces belongs to the namespace it was mounted in.
-    subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    apart()
     results = asyncio.run(run(arguments.seconds, arguments.turns))
     emit(results, as_json=arguments.json)
     if arguments.save:

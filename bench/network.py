@@ -1,7 +1,7 @@
 """How long the network of a machine takes: attach, first connection, apply, detach, sweep.
 
-Run as root: `python bench/network.py [--json] [--rounds N]`. Uses a table and a subnet of its
-own and removes them; nothing leaves this machine. Each figure is taken with one workspace's
+Run as root: `python bench/network.py [--json] [--save] [--rounds N]`. It plays in a network
+namespace of its own; nothing leaves this machine. Each figure is taken with one workspace's
 policy loaded and with 2000.
 """
 
@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from report import Samples, emit
+from apart import apart
+from report import Samples, emit, save
 
 from bastide.domain.machine import CONTROL_PORT
 from bastide.domain.network import NetworkPolicy
@@ -138,11 +139,16 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
+    parser.add_argument("--save", action="store_true", help="keep the figures in bench/results")
     parser.add_argument("--rounds", type=int, default=50, help="machines per load")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench/network.py needs root: it makes network namespaces")
-    emit(asyncio.run(run(arguments.rounds)), as_json=arguments.json)
+    apart()
+    results = asyncio.run(run(arguments.rounds))
+    emit(results, as_json=arguments.json)
+    if arguments.save:
+        save("network", results)
 
 
 if __name__ == "__main__":
