@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bastide_agent.http.errors import ApiError, invalid
 from bastide_agent.http.message import Request, Response, plain
 from bastide_agent.http.router import Router
+from bastide_agent.transfer.routes import register_backup
 
 if TYPE_CHECKING:
     from bastide_agent.boot import Boot
@@ -33,6 +34,7 @@ class Control:
         self.router.add("PUT", "/control/ssh", self.set_ssh)
         self.router.add("GET", "/control/ssh", self.ssh)
         self.router.add("GET", "/control/output", self.output)
+        register_backup(self.router)
 
     async def health(self, request: Request) -> Response:
         """The agent is there."""

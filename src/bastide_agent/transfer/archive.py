@@ -9,6 +9,7 @@ from bastide_agent.transfer.source import Source
 from bastide_agent.transfer.tarball import (
     BLOCK,
     FILE,
+    PAX,
     SPARSE,
     Extent,
     Member,
@@ -22,7 +23,7 @@ from bastide_agent.transfer.tarball import (
 META_LIMIT = 1024 * 1024  # bytes of one extension header
 META_MOST = 16  # extension headers before one member
 LONG_NAME, LONG_TARGET, VOLUME = b"L", b"K", b"V"
-PAX = (b"x", b"X")  # X: as Solaris wrote it
+PAX_KINDS = (PAX, b"X")  # X: as Solaris wrote it
 PAX_GLOBAL = b"g"
 ZERO = bytes(BLOCK)
 
@@ -57,7 +58,7 @@ class Archive:
             if member.kind in (LONG_NAME, LONG_TARGET):
                 text = self._meta(member.size).partition(b"\0")[0]
                 name, target = (text, target) if member.kind == LONG_NAME else (name, text)
-            elif member.kind in PAX:
+            elif member.kind in PAX_KINDS:
                 records |= pax.records(self._meta(member.size))
             elif member.kind in (PAX_GLOBAL, VOLUME):
                 self._source.skip(member.size + padding(member.size))

@@ -1,8 +1,9 @@
-"""Packing files and trees of the workspace into a gzip-compressed tar, as a stream.
+"""Packing files and trees of the workspace into a tar, as a stream.
 
 Symlinks are stored as links and never followed. Sockets, FIFOs and devices are left out, and so
 are the kernel's file systems and the agent's bundle. What cannot be read is left out and told in
-a last member, `.bastide-skipped`.
+a last member, `.bastide-skipped`. A download is compressed with gzip; a backup is plain and keeps
+extended attributes (`bastide_agent.transfer.backup`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from bastide_agent.http.errors import ApiError, invalid, not_found
 from bastide_agent.pattern import compiled
 from bastide_agent.pseudo import PSEUDO
-from bastide_agent.transfer import tarball
+from bastide_agent.transfer import attributes, tarball
 from bastide_agent.transfer.relay import PIECE
 
 LEVEL = 1  # of gzip: four times as fast as 6, a tenth larger
@@ -39,10 +40,16 @@ ZEROS = bytes(BATCH)
 
 @dataclass(slots=True)
 class Root:
-    """One path asked for, and its name in the archive (empty for `/`)."""
+    """One path asked for, and its name in the archive (empty for `/`).
+
+    `relative` is what paths below it begin with where they are compared with excludes; `above`
+    are directories that are stored before it, without what is in them.
+    """
 
     path: str
     name: bytes
+    relative: str = ""
+    above: Sequence[tuple[str, bytes]] = ()
 
 
 def find_roots(paths: Sequence[str]) -> list[Root]:
@@ -109,15 +116,25 @@ def excluding(globs: Sequence[str]) -> Callable[[str, str], bool]:
 
 
 class Packer:
-    """Writes the archive to `send`, piece by piece."""
+    """Writes the archive to `send`, piece by piece.
 
-    def __init__(self, send: Callable[[bytes], None], excludes: Sequence[str]) -> None:
+    `excluded` is asked for the name of an entry and its path below what was asked for.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        excluded: Callable[[str, str], bool],
+        *,
+        backup: bool = False,
+    ) -> None:
         self._send = send
-        self._deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
+        self._deflate = None if backup else zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
+        self._only = os.lstat("/").st_dev if backup else None
         self._batch = bytearray()
         self._packed = bytearray()
         self._buffer = memoryview(bytearray(PIECE))
-        self._excluded = excluding(excludes)
+        self._excluded = excluded
         self._pseudo = pseudo_devices()
         self._linked: dict[tuple[int, int], bytes] = {}
         self._notes = bytearray()
@@ -130,9 +147,11 @@ class Packer:
         """
         for root in roots:
             try:
+                for path, name in root.above:
+                    self._header_of(path, name)
                 info = os.lstat(root.path)
                 if stat.S_ISDIR(info.st_mode):
-                    self._directory(None, root.path, root.name, "", 0)
+                    self._directory(None, root.path, root.name, root.relative, 0)
                 else:
                     self._other(None, root.path, root.name, info)
             except OSError as error:
@@ -140,7 +159,8 @@ class Packer:
         self._tell()
         self._add(tarball.END)
         self._compress()
-        self._packed += self._deflate.flush()
+        if self._deflate is not None:
+            self._packed += self._deflate.flush()
         self._forward(0)
 
     # -- entries
@@ -152,9 +172,10 @@ class Packer:
         fd = os.open(path, OPEN_DIRECTORY, dir_fd=above)
         try:
             info = os.fstat(fd)
-            if info.st_dev in self._pseudo:
+            if info.st_dev in self._pseudo or self._only not in (None, info.st_dev):
                 return
             if name:
+                self._attributes(fd)
                 self._add(tarball.header(name + b"/", tarball.DIRECTORY, info))
             at_root = not name
             with os.scandir(fd) as entries:
@@ -169,6 +190,19 @@ class Packer:
                     self._entry(fd, entry, member, inner, depth + 1)
         finally:
             os.close(fd)
+
+    def _header_of(self, path: str, name: bytes) -> None:
+        """A directory alone, without what is in it."""
+        info = os.lstat(path)
+        if stat.S_ISDIR(info.st_mode):
+            self._add(tarball.header(name + b"/", tarball.DIRECTORY, info))
+
+    def _attributes(self, fd: int) -> None:
+        """What a backup keeps of the extended attributes of an entry that follows."""
+        if self._only is not None:
+            records = attributes.read(fd)
+            if records:
+                self._add(tarball.extension(records))
 
     def _entry(
         self, above: int, entry: os.DirEntry[str], name: bytes, relative: str, depth: int
@@ -211,6 +245,7 @@ class Packer:
             if not stat.S_ISREG(info.st_mode) or info.st_dev in self._pseudo:
                 return
             extents = _extents(fd, info)
+            self._attributes(fd)
             if extents is None:
                 self._add(tarball.header(name, tarball.FILE, info, size=info.st_size))
                 size = info.st_size
@@ -274,8 +309,7 @@ class Packer:
     def _add(self, data: bytes | bytearray | memoryview) -> None:
         if len(data) >= BATCH:
             self._compress()
-            self._packed += self._deflate.compress(data)
-            self._forward(SEND)
+            self._press(data)
             return
         self._batch += data
         if len(self._batch) >= BATCH:
@@ -283,9 +317,12 @@ class Packer:
 
     def _compress(self) -> None:
         if self._batch:
-            self._packed += self._deflate.compress(self._batch)
+            self._press(self._batch)
             self._batch = bytearray()
-            self._forward(SEND)
+
+    def _press(self, data: bytes | bytearray | memoryview) -> None:
+        self._packed += data if self._deflate is None else self._deflate.compress(data)
+        self._forward(SEND)
 
     def _forward(self, least: int) -> None:
         if len(self._packed) >= max(least, 1):

@@ -7,6 +7,7 @@ from bastide_agent.transfer.tarball import FILE, LATEST, MOST, Extent, Member, T
 MAX_EXTENTS = 65536  # of one sparse file
 WANTED = frozenset((b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid"))
 SPARSE = b"GNU.sparse."
+ATTRIBUTE = b"SCHILY.xattr."
 
 
 def records(raw: bytes) -> dict[bytes, bytes]:
@@ -31,7 +32,7 @@ def records(raw: bytes) -> dict[bytes, bytes]:
             raise TarError("a PAX record is malformed")
         if key in (SPARSE + b"offset", SPARSE + b"numbytes"):
             places.append(value)
-        elif key in WANTED or key.startswith(SPARSE):
+        elif key in WANTED or key.startswith((SPARSE, ATTRIBUTE)):
             found[key] = value
         position = end
     if places:
@@ -59,6 +60,9 @@ def apply(member: Member, found: dict[bytes, bytes]) -> None:
         member.gid = number(found[b"gid"])
     if b"mtime" in found:
         member.mtime_ns = nanoseconds(found[b"mtime"])
+    for key, value in found.items():
+        if key.startswith(ATTRIBUTE):
+            member.attributes[key.removeprefix(ATTRIBUTE)] = value
     _apply_sparse(member, found)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 FILE, LINK, SYMLINK, DIRECTORY, SPARSE = b"0", b"1", b"2", b"5", b"S"
+PAX = b"x"
 GNU_MAGIC = b"ustar  \0"
 INLINE_EXTENTS = 4  # of a sparse file, in its header
 BLOCK_EXTENTS = 21  # in each block that follows
@@ -40,6 +42,7 @@ class Member:
     real_size: int = 0
     extents: list[Extent] | None = None
     more_extents: bool = False  # blocks with more of them follow the header
+    attributes: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def padding(size: int) -> int:
@@ -77,6 +80,19 @@ def _long(kind: bytes, text: bytes) -> bytes:
     data = text + b"\0"
     head = _block(b"././@LongLink", kind, (0o644, 0, 0, len(data), 0), b"", b"")
     return head + data + bytes(padding(len(data)))
+
+
+def extension(records: Mapping[bytes, bytes]) -> bytes:
+    """The PAX member that says more of the next one."""
+    data = bytearray()
+    for key, value in records.items():
+        rest = b" " + key + b"=" + value + b"\n"
+        length = len(rest) + len(str(len(rest)))
+        while len(rest) + len(str(length)) != length:  # its own digits count
+            length = len(rest) + len(str(length))
+        data += str(length).encode() + rest
+    head = _block(b"././@PaxHeader", PAX, (0o644, 0, 0, len(data), 0), b"", b"")
+    return head + bytes(data) + bytes(padding(len(data)))
 
 
 def _table(extents: list[Extent]) -> bytes:

@@ -11,9 +11,10 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bastide_agent.http.errors import ApiError, invalid
+from bastide_agent.transfer import attributes
 from bastide_agent.transfer.archive import Archive
 from bastide_agent.transfer.beneath import Beneath, split
 from bastide_agent.transfer.source import Source
@@ -38,8 +39,16 @@ CHANGED = (errno.ENOENT, errno.ESTALE, errno.EEXIST, errno.EBUSY, errno.ETXTBSY)
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 
 
-def unpack(read: Callable[[], bytes], dest: str, *, keep_owner: bool) -> int:
+LeftOut = Callable[[Sequence[bytes]], bool]
+
+
+def unpack(
+    read: Callable[[], bytes], dest: str, *, keep_owner: bool, left_out: LeftOut | None = None
+) -> int:
     """Extract a tar or tar.gz into a directory; how many files and links were extracted.
+
+    `left_out` marks a backup, which may have any number of entries: it is asked for the parts of
+    each name whether to pass it over.
 
     Raises:
         ApiError: 400 for a broken or hostile archive, 403, 409, 413, 503 or 507 when the
@@ -51,7 +60,7 @@ def unpack(read: Callable[[], bytes], dest: str, *, keep_owner: bool) -> int:
         beneath = Beneath(dest)
     except OSError as error:
         raise _destination_error(dest, error) from None
-    extraction = Extraction(beneath, source, keep_owner=keep_owner)
+    extraction = Extraction(beneath, source, keep_owner=keep_owner, left_out=left_out)
     try:
         extraction.run()
     finally:
@@ -63,8 +72,11 @@ def unpack(read: Callable[[], bytes], dest: str, *, keep_owner: bool) -> int:
 class Extraction:
     """One archive on its way into one destination."""
 
-    def __init__(self, beneath: Beneath, source: Source, *, keep_owner: bool) -> None:
+    def __init__(
+        self, beneath: Beneath, source: Source, *, keep_owner: bool, left_out: LeftOut | None
+    ) -> None:
         self.extracted = 0
+        self._left_out = left_out
         self._beneath = beneath
         self._archive = Archive(source)
         self._keep_owner = keep_owner
@@ -78,7 +90,7 @@ class Extraction:
         member: Member | None = None
         try:
             for count, member in enumerate(self._archive):
-                if count == MAX_MEMBERS:
+                if count == MAX_MEMBERS and self._left_out is None:
                     message = f"the archive has more than {MAX_MEMBERS} entries, the most taken"
                     raise self._refusal(413, "payload_too_large", message, member)
                 self._extract(member)
@@ -93,6 +105,8 @@ class Extraction:
 
     def _extract(self, member: Member) -> None:
         parts = split(member.name)
+        if self._left_out is not None and self._left_out(parts):
+            return
         if member.kind == DIRECTORY:
             if parts:
                 self._directory(parts, member)
@@ -117,6 +131,7 @@ class Extraction:
         if fd is not None:
             self._own(fd, member)
             os.fchmod(fd, self._mode(member))
+            self._attribute(fd, member)
             self._beneath.date_when_left(member.mtime_ns)
 
     def _file(self, parts: list[bytes], member: Member) -> None:
@@ -129,6 +144,7 @@ class Extraction:
                 self._write(fd, member)
                 self._own(fd, member)
                 os.fchmod(fd, self._mode(member))
+                self._attribute(fd, member)
                 os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             finally:
                 os.close(fd)
@@ -209,6 +225,10 @@ class Extraction:
     def _own(self, fd: int, member: Member) -> None:
         if self._keep_owner:
             os.fchown(fd, *_owner(member))
+
+    def _attribute(self, fd: int, member: Member) -> None:
+        if self._left_out is not None and member.attributes:
+            attributes.write(fd, member.attributes)
 
     def _mode(self, member: Member) -> int:
         mode = member.mode
