@@ -25,11 +25,15 @@ _TURN = 0.0005
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU time in seconds, memory in bytes (without what the kernel can drop), tasks."""
+    """CPU time in seconds, memory in bytes (without what the kernel can drop), tasks.
+
+    `cache_bytes`: what the kernel keeps of files beside that, and can drop.
+    """
 
     cpu_seconds: float
     memory_bytes: int
     pids: int
+    cache_bytes: int = 0
 
 
 class Cgroups(ABC):
@@ -47,6 +51,15 @@ class Cgroups(ABC):
     @abstractmethod
     def limits_swap(self) -> bool:
         """Whether the kernel can hold a machine's memory back from the host's swap."""
+
+    @property
+    @abstractmethod
+    def limits_cores(self) -> bool:
+        """Whether the kernel can hold a machine to some of the cores."""
+
+    @abstractmethod
+    def cores(self, machine: str) -> str:
+        """The cores a machine is held to, as the kernel writes them. Raises OSError."""
 
     @abstractmethod
     def usage(self, machine: str) -> Usage:
@@ -128,6 +141,15 @@ class CgroupsV1(Cgroups):
         """Only a kernel with swap accounting has the file."""
         return (self.root / "memory" / "memory.memsw.limit_in_bytes").exists()
 
+    @property
+    def limits_cores(self) -> bool:
+        """Where the hierarchy of cpusets is mounted."""
+        return (self.root / "cpuset" / "cpuset.cpus").exists()
+
+    def cores(self, machine: str) -> str:
+        """From `cpuset.cpus`."""
+        return self._file("cpuset", machine, "cpuset.cpus").read_text()
+
     def usage(self, machine: str) -> Usage:
         """Use now, from cpuacct, memory and pids."""
         memory = self._file("memory", machine, "")
@@ -137,6 +159,7 @@ class CgroupsV1(Cgroups):
             cpu_seconds=_number(self._file("cpuacct", machine, "cpuacct.usage")) / 1e9,
             memory_bytes=max(0, used - idle),
             pids=_number(self._file("pids", machine, "pids.current")),
+            cache_bytes=min(idle, used),
         )
 
     def freeze(self, machine: str) -> None:
@@ -180,6 +203,17 @@ class CgroupsV2(Cgroups):
         """Always there where there is swap."""
         return True
 
+    @property
+    def limits_cores(self) -> bool:
+        """Where the controller is not taken by something else."""
+        with suppress(OSError):
+            return "cpuset" in (self.root / "cgroup.controllers").read_text().split()
+        return False
+
+    def cores(self, machine: str) -> str:
+        """From `cpuset.cpus`."""
+        return (self.root / self.parent / machine / "cpuset.cpus").read_text()
+
     def usage(self, machine: str) -> Usage:
         """Use now, from cpu.stat, memory.current and pids.current."""
         directory = self.root / self.parent / machine
@@ -189,6 +223,7 @@ class CgroupsV2(Cgroups):
             cpu_seconds=_keys(directory / "cpu.stat").get("usage_usec", 0) / 1e6,
             memory_bytes=max(0, used - idle),
             pids=_number(directory / "pids.current"),
+            cache_bytes=min(idle, used),
         )
 
     def freeze(self, machine: str) -> None:

@@ -31,6 +31,8 @@ from bastide.settings import Settings
 FIRST_SWEEP_SECONDS = 15.0
 """A runtime that an earlier node had started may still have been at work at our own start."""
 SWEEP_SECONDS = 300.0
+REFRESH_SECONDS = 2.0
+"""How old the figures of /proc inside a machine may be."""
 _log = structlog.get_logger(__name__)
 
 
@@ -44,7 +46,7 @@ class Node:
         self.captures = Captures(host, self.fleet, self.events)
         self._rehearsal = Rehearsal(host, make)
         self._orphans = Orphans()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     def of(cls, settings: Settings) -> Node:
@@ -74,15 +76,17 @@ class Node:
         with suppress(NodeError):  # whoever starts a machine is told that there is no bundle
             await asyncio.to_thread(lambda: read_once(self.host.bundle()))
         await self._rehearsal.run(self.fleet.ranges())
-        self._sweeper = asyncio.create_task(self._sweep_often())
+        self._tasks = [
+            asyncio.create_task(self._sweep_often()),
+            asyncio.create_task(self._refresh_often()),
+        ]
         _log.info("node.ready", running=running, runtime=self.host.runc.describe())
 
     async def close(self) -> None:
         """Let go of everything; machines, mounts and rules stay."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
         await self.fleet.close()
         await self.host.network.close()
@@ -106,6 +110,14 @@ class Node:
                     await self._rehearsal.run(self.fleet.ranges())
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
                 _log.exception("node.sweep_failed")
+
+    async def _refresh_often(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self.fleet.refresh()
+            except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
+                _log.exception("node.refresh_failed")
 
     def _open_pool(self) -> None:
         """Keep disks and snapshots where their blocks can be shared, if that is to be had."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Process:
     def ended(self) -> asyncio.Future[Ended]:
         """Done when the process has ended; await it shielded."""
         return self._ended
+
+    @property
+    def age(self) -> float:
+        """Seconds since it started."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS
 
     @property
     def alive(self) -> bool:

@@ -16,8 +16,10 @@ def test_the_last_error_is_told_with_what_to_do(tmp_path: Path) -> None:
         "(00.11) Error (criu/cr-dump.c:1545): Dump files (pid: 1) failed with -1\n"
         "(00.12) Error (criu/cr-dump.c:1975): Dumping FAILED.\n"
     )
-    told = criu._reason(log)
+    told = criu._reason(tmp_path, "dump")
     assert told.startswith("fsnotify: \tCan't dump that handle (a program watches")
-    assert criu._reason(tmp_path / "none") == "criu gave no reason"
+    assert criu._reason(tmp_path, "none") == "runc gave no reason"
     log.write_bytes(b"\xff" * 10)
-    assert criu._reason(log) == "criu gave no reason"
+    assert criu._reason(tmp_path, "dump") == "runc gave no reason"
+    (tmp_path / "runc.log").write_text('time="now" level=error msg="no such place \\"/x\\""\n')
+    assert criu._reason(tmp_path, "dump") == 'no such place "/x"'

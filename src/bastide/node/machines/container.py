@@ -19,6 +19,8 @@ from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, MemoryInUse
 from bastide.node.machines import oci
 from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
+from bastide.node.machines.cores import listed, parsed
+from bastide.node.machines.dimensions import Dimensions
 from bastide.node.machines.directory import BootDirectory
 from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
@@ -54,6 +56,7 @@ class Container(Machine):
         self._host = host
         self._directory = BootDirectory(host.machines_dir / machine)
         self._rootfs = RootFs(self._directory.path)
+        self._dimensions = Dimensions(self._directory.path)
         self._console = b""
         self._resting = False
         self._bundle = ""
@@ -98,6 +101,8 @@ class Container(Machine):
             host.disks.mount(self.id, directory.disk)
         with clock.stage("rootfs"):
             self._rootfs.assemble(host.images.mount(digest), directory.disk, ids)
+            if gate is not None:
+                self._rootfs.lay(self._dimensions.binds, ids)
             host.disks.keep_room(directory.disk)
         address = host.network.address(self.id)
         directory.names(
@@ -105,6 +110,8 @@ class Container(Machine):
             str(address) if address else None,
             host.network.nameservers,
         )
+        cores = host.cores.take(self.id, spec.resources.cpus)
+        self._dimensions.write(spec.resources.memory_mb * MIB, cores)
         container = oci.Container(
             hostname=spec.hostname,
             argv=host.argv,
@@ -119,6 +126,8 @@ class Container(Machine):
             cgroup=host.cgroups.path(self.id),
             limits_swap=host.cgroups.limits_swap,
             criu=host.criu.config,
+            cores=listed(cores) if host.cgroups.limits_cores and cores != host.cores.all else "",
+            files=self._dimensions.binds,
         )
         configuration = oci.configuration(container)
         if gate is not None:
@@ -194,6 +203,8 @@ class Container(Machine):
                     await asyncio.to_thread(kernel.thaw, self._directory.disk)
                 self.process, self.boot_record = process, record
                 self.paused = status == "paused"
+                with suppress(OSError, ValueError):
+                    self._host.cores.hold(self.id, parsed(self._host.cgroups.cores(self.id)))
                 self._console = self._directory.console()
                 return record
             if process:
@@ -252,6 +263,8 @@ class Container(Machine):
         if usage.memory_bytes > memory:
             raise self._in_use(resources, usage.memory_bytes)
         quota, period = oci.cpu_share(resources.cpus)
+        had = self._host.cores.of(self.id)
+        cores = self._host.cores.take(self.id, resources.cpus)
         try:
             await self._host.runc.update(
                 self.id,
@@ -259,12 +272,18 @@ class Container(Machine):
                 swap=self._host.cgroups.limits_swap,
                 quota=quota,
                 period=period,
+                cores=listed(cores) if cores != had and self._host.cgroups.limits_cores else "",
             )
         except BootFailed as error:
+            self._host.cores.leave(self.id)
+            self._host.cores.hold(self.id, had)
             usage = await asyncio.to_thread(self._host.cgroups.usage, self.id)
             if usage.memory_bytes > memory * _ALMOST:  # the kernel could not free enough
                 raise self._in_use(resources, usage.memory_bytes) from error
             raise
+        with suppress(OSError):
+            age = self.process.age if self.process else 0.0
+            await asyncio.to_thread(self._dimensions.write, memory, cores, usage, age)
 
     def _in_use(self, resources: Resources, used: int) -> MemoryInUse:
         return MemoryInUse(
@@ -333,6 +352,16 @@ class Container(Machine):
             except BootFailed as error:
                 _log.info("machine.agent_silent", machine=self.id, reason=error.message)
 
+    def refresh(self, spec: MachineSpec) -> None:
+        """See `Machine.refresh`."""
+        process = self.process
+        if process is None or self.paused:
+            return
+        with suppress(OSError):  # it ended just now, or the host is full: the next time
+            usage = self._host.cgroups.usage(self.id)
+            memory, cores = spec.resources.memory_mb * MIB, self._host.cores.of(self.id)
+            self._dimensions.refresh(memory, cores, usage, process.age)
+
     def stats(self, spec: MachineSpec) -> MachineStats:
         """See `Machine.stats`."""
         try:
@@ -372,6 +401,7 @@ class Container(Machine):
         self.paused = False
         await self._host.network.detach(self.id)
         await self._host.runc.delete(self.id)
+        self._host.cores.leave(self.id)
         if not await asyncio.to_thread(self._remove):
             _log.warning("machine.leftovers", machine=self.id, path=str(self._directory.path))
 

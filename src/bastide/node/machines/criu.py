@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bastide.node.errors import BootFailed, Unsupported
-from bastide.node.machines.runc import Runc
+from bastide.node.machines.runc import Runc, last_error
 from bastide.node.machines.version import ProgramVersion, words
 
 FLOOR = "4.2"
@@ -101,7 +101,7 @@ class Criu:
         places = ("--image-path", images, "--work-path", work)
         command = ("checkpoint", "--leave-running", *_COMMON, *places, machine)
         if not await self._run(command, work):
-            raise BootFailed(f"the memory cannot be captured: {_reason(work / 'dump.log')}")
+            raise BootFailed(f"the memory cannot be captured: {_reason(work, 'dump')}")
 
     async def restore(
         self, machine: str, bundle: Path, images: Path, stdin: int, output: int
@@ -119,7 +119,7 @@ class Criu:
         places = ("--image-path", images, "--work-path", bundle, "--bundle", bundle)
         command = ("restore", "--detach", "--pid-file", pid_file, *_COMMON, *places, machine)
         if not await self._run(command, bundle, stdin, output):
-            raise BootFailed(f"the memory cannot be restored: {_reason(bundle / 'restore.log')}")
+            raise BootFailed(f"the memory cannot be restored: {_reason(bundle, 'restore')}")
 
     async def _run(
         self,
@@ -146,20 +146,21 @@ class Criu:
             raise
 
 
-def _reason(log: Path) -> str:
-    """The last error criu wrote, and what may be done about it."""
+def _reason(logs: Path, what: str) -> str:
+    """The last error criu wrote, and what may be done about it; else what runc says."""
+    log = logs / f"{what}.log"
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _MOST_LOG))
             text = file.read().decode(errors="replace")
     except OSError:
-        return "criu gave no reason"
+        return last_error(logs / "runc.log")
     errors = [
         match.strip()
         for match in re.findall(r"Error \([^)]*\): (.*)", text)
         if "RLIMIT" not in match and "FAILED" not in match and "failed with" not in match
     ]
     if not errors:
-        return "criu gave no reason"
+        return last_error(logs / "runc.log")
     hint = next((f" ({say})" for word, say in _HINTS.items() if word in errors[-1]), "")
     return f"{errors[-1][:300]}{hint}"

@@ -81,6 +81,16 @@ class Fleet:
             if entry.lock.locked() or entry.machine.boot_record is not None
         }
 
+    async def refresh(self) -> None:
+        """Bring what programs inside read of their machine's use up to date."""
+        running = [entry for entry in self._entries.values() if entry.machine.boot_record]
+
+        def tell() -> None:
+            for entry in running:
+                entry.machine.refresh(entry.record.spec)
+
+        await asyncio.to_thread(tell)
+
     async def clean(self, machine: str) -> bool:
         """Remove what a boot of `machine`, known or not, left behind; False when it runs."""
         entry = self._entries.get(machine)

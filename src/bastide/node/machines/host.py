@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bastide.domain.machine import AGENT_ARGV
@@ -10,6 +10,7 @@ from bastide.node.cgroups import Cgroups, detect
 from bastide.node.disks import Disks
 from bastide.node.errors import NotReady
 from bastide.node.images import Images
+from bastide.node.machines.cores import Cores
 from bastide.node.machines.criu import CONFIG_NAME, HOME, Criu
 from bastide.node.machines.network import MachineNetwork
 from bastide.node.machines.runc import CURRENT, Runc
@@ -30,6 +31,7 @@ class Host:
     criu: Criu
     snapshots: Snapshots
     argv: tuple[str, ...] = AGENT_ARGV
+    cores: Cores = field(default_factory=Cores)
 
     @classmethod
     def of(cls, settings: Settings, network: MachineNetwork) -> Host:

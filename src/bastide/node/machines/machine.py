@@ -14,9 +14,9 @@ from bastide.node.store import BootRecord
 class Machine(ABC):
     """One machine of this node; one class per tier.
 
-    Must be implemented: everything here. The caller sees to it that operations on one machine
-    do not overlap (`kill` of a process may come at any time, through `process`). A failed
-    `boot` undoes its own work; `clean` may be called in any state and any number of times.
+    Must be implemented: everything here but `refresh`. The caller sees to it that operations on
+    one machine do not overlap (`kill` of a process may come at any time, through `process`). A
+    failed `boot` undoes its own work; `clean` may be called in any state and any number of times.
     `tests/contract/machine.py` is the suite every tier inherits.
     """
 
@@ -85,6 +85,12 @@ class Machine(ABC):
         Raises:
             Unsupported: this tier or host cannot.
             BootFailed, ImageUnavailable, NotReady: it does not come back; nothing is left of it.
+        """
+
+    def refresh(self, spec: MachineSpec) -> None:  # noqa: B027 - nothing to do for most
+        """Tell programs inside what the machine uses now, where they cannot see it by themselves.
+
+        Blocks briefly; never fails. A tier whose machines have a kernel of their own leaves it.
         """
 
     @abstractmethod

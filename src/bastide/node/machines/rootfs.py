@@ -10,8 +10,10 @@ capabilities.
 from __future__ import annotations
 
 import os
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +95,46 @@ class RootFs:
             kernel.unmount(self._lower, lazy=True)
             kernel.unmount(self._disk, lazy=True)
 
+    def lay(self, places: Iterable[str], ids: IdRange) -> None:
+        """Have an empty file at each of these absolute places, for a bind mount to cover. Blocks.
+
+        A runtime that restores looks for them before /proc and /sys are mounted.
+
+        Raises:
+            BootFailed: the disk is full, or something else is in the way.
+        """
+
+        def make() -> None:
+            kernel.become(ids.first, ids.first)
+            for place in places:
+                _lay(self.merged, Path(place).parts[1:])
+
+        try:
+            _in_own_thread(make)
+        except OSError as error:
+            raise BootFailed(f"the root file system has no place to mount: {error}") from error
+
     def dismantle(self) -> None:
         """Unmount whatever is mounted here; harmless when nothing is."""
         for point in (self.merged, self._lower, self._disk):
             kernel.unmount_all(point)
+
+
+def _lay(root: Path, parts: tuple[str, ...]) -> None:
+    """Make one file and the directories above it. No link is followed: it is a workspace's disk."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    at = os.open(root, flags)
+    try:
+        for name in parts[:-1]:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=at)
+            below = os.open(name, flags, dir_fd=at)
+            os.close(at)
+            at = below
+        with suppress(FileExistsError):
+            os.mknod(parts[-1], 0o444 | stat.S_IFREG, dir_fd=at)
+    finally:
+        os.close(at)
 
 
 def _attach_mapped(source: Path, target: Path, attributes: int, namespace: int) -> None:
