@@ -12,6 +12,7 @@ from bastide.node.errors import NotReady
 from bastide.node.images import Images
 from bastide.node.machines.cores import Cores
 from bastide.node.machines.criu import CONFIG_NAME, HOME, Criu
+from bastide.node.machines.microvm.ground import Ground
 from bastide.node.machines.network import MachineNetwork
 from bastide.node.machines.runc import CURRENT, Runc
 from bastide.node.snapshots import Snapshots
@@ -30,6 +31,7 @@ class Host:
     network: MachineNetwork
     criu: Criu
     snapshots: Snapshots
+    microvm: Ground
     argv: tuple[str, ...] = AGENT_ARGV
     cores: Cores = field(default_factory=Cores)
 
@@ -48,6 +50,7 @@ class Host:
             network=network,
             criu=Criu(state / "runtime" / HOME / "criu", run / CONFIG_NAME, runc),
             snapshots=Snapshots(state / "snapshots"),
+            microvm=Ground(state / "runtime"),
         )
 
     @property

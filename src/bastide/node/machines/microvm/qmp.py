@@ -29,7 +29,7 @@ class QmpError(BootFailed):
 
 
 class Qmp:
-    """One connection, opened with `connect`. Commands take turns; events come in between.
+    """One connection, made with `open`. Commands take turns; events come in between.
 
     `event` is told the name and data of each event, and must not block.
     """
@@ -43,19 +43,14 @@ class Qmp:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, path: str, event: Event, *, seconds: float = TIMEOUT) -> Qmp:
-        """Connect to the socket at `path`, which the node made, and agree on the protocol.
+    async def open(
+        cls, connection: socket.socket, event: Event, *, seconds: float = TIMEOUT
+    ) -> Qmp:
+        """Agree on the protocol over `connection`, which is closed with this.
 
         Raises:
-            QmpError: nobody answers there in time.
+            QmpError: nobody answers in time.
         """
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(connection, path)
-        except OSError as error:
-            connection.close()
-            raise QmpError(f"the emulator cannot be reached: {error.strerror}") from error
         made = cls(connection, event)
         try:
             async with asyncio.timeout(seconds):
