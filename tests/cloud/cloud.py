@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from tests.cache import own_cache
 from tests.cloud.place import free_place, id_base, subnet
 from tests.host.leaks import traces
+from tests.host.network.stage import POOLED
 
 from bastide.client import Bastide
 from bastide.settings import Listen, Machines, Network, Settings
@@ -163,6 +165,8 @@ def own_settings(base: Path, place: int) -> Settings:
         network=Network(
             subnet=subnet(place),
             table=f"bastide_test{os.getpid()}",
+            nameservers=(f"127.53.0.{place + 1}",),  # the tests' own, where there is one
+            outbound_pool=(IPv4Address(POOLED),),
         ),
         machines=Machines(id_base=id_base(place)),
     )
@@ -179,6 +183,10 @@ def variables(settings: Settings) -> dict[str, str]:
         "BASTIDE_LISTEN__SSH": settings.listen.ssh,
         "BASTIDE_NETWORK__SUBNET": str(settings.network.subnet),
         "BASTIDE_NETWORK__TABLE": settings.network.table,
+        "BASTIDE_NETWORK__NAMESERVERS": json.dumps(settings.network.nameservers),
+        "BASTIDE_NETWORK__OUTBOUND_POOL": json.dumps(
+            list(map(str, settings.network.outbound_pool))
+        ),
         "BASTIDE_MACHINES__ID_BASE": str(settings.machines.id_base),
     }
 

@@ -23,7 +23,9 @@ class Cloud(Protocol):
         """`OBLIEN_BASE_URL`, `OBLIEN_GATEWAY_URL`, `OBLIEN_CLIENT_ID`, `OBLIEN_CLIENT_SECRET`."""
 
 
-@pytest.mark.parametrize("script", ["session.mjs", "runtime.mjs", "lifecycle.mjs", "snapshots.mjs"])
+@pytest.mark.parametrize(
+    "script", ["session.mjs", "runtime.mjs", "lifecycle.mjs", "network.mjs", "snapshots.mjs"]
+)
 def test_vendor_client(cloud: Cloud, script: str) -> None:
     """A workspace's whole life, and the whole runtime API in one, as its users write them."""
     if shutil.which("node") is None or shutil.which("npm") is None:

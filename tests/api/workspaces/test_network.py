@@ -190,7 +190,7 @@ async def test_callers_of_other_namespaces_are_counted_and_not_named(cloud: Clou
     target, own = [await cloud.create(namespace="mine") for _ in range(2)]
     foreign = await cloud.create(namespace="theirs", name="their-secret")
     await cloud.call("PATCH", path(target), {"private_link_ids": [foreign["id"], own["id"]]})
-    address = cloud.engine.machines[foreign["id"]].status.address
+    address = str(cloud.engine.machines[foreign["id"]].status.address)
     assert (await cloud.call("GET", path(target)))["hidden_links"] == 0
     asked = {"scope": "namespace", "namespace": "mine"}
     token = (await cloud.call("POST", "/tokens", asked, status=201))["token"]

@@ -114,12 +114,12 @@ class Machine(Guest):
 
 
 class NameServer:
-    """The name server of the tests' internet, at `RESOLVER`."""
+    """The name server of the tests' internet, at `RESOLVER`, or at an address of the host."""
 
-    def __init__(self, internet: Guest) -> None:
-        inside = ["nsenter", "--net", "--target", str(internet.pid)]
+    def __init__(self, internet: Guest | None, address: str = RESOLVER) -> None:
+        inside = [] if internet is None else ["nsenter", "--net", "--target", str(internet.pid)]
         self.process = subprocess.Popen(
-            [*inside, sys.executable, "-I", str(NAMES), RESOLVER],
+            [*inside, sys.executable, "-I", str(NAMES), address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
