@@ -125,7 +125,7 @@ class BootDocument:
                 raise ValueError(f"not a name of a variable: {name!r}")
             lines.append(("env", f"{name}={value}"))
         lines += [("arg", argument) for argument in self.argv]
-        lines.append(("time", f"{time.time():.3f}"))  # as late as can be
+        lines.append(("time", str(round(time.time()))))
         lines.append(("agent", str(len(self.agent))))
         for key, value in lines:
             if any(c in value for c in "\n\r\0\\") or len(value) > _MOST_LINE:

@@ -69,9 +69,9 @@ def argv(
         "-append", command_line(accelerator),
     ]  # fmt: skip
     for name, path, options in (
-        ("image", files.image, "readonly=on"),
-        ("bundle", files.bundle, "readonly=on"),
-        (DISK, files.disk, "discard=unmap,detect-zeroes=off,cache.direct=off"),
+        ("image", files.image, "read-only=on"),
+        ("bundle", files.bundle, "read-only=on"),
+        (DISK, files.disk, "discard=unmap"),
     ):
         command += [
             "-blockdev", f"driver=file,node-name={name},filename={_escaped(str(path))},{options}",
