@@ -105,7 +105,9 @@ class Network(Section):
 class Machines(Section):
     """Bounds and defaults of one workspace."""
 
-    driver: Literal["auto", "container"] = "auto"
+    driver: Literal["auto", "container", "microvm"] = Field(
+        "auto", description="what runs machines; auto: microVMs where hardware runs them"
+    )
     default_cpus: float = Field(1.0, ge=0.25, le=32)
     default_memory_mb: int = Field(512, ge=128, le=65536)
     default_disk_mb: int = Field(4096, ge=64, le=204800)
@@ -228,6 +230,7 @@ class Settings(BaseSettings):
     ssh: Ssh = Ssh()
     storage: Storage = Storage()
     archives: Archives = Archives()
+    images: Images = Images()
     database: Database = Database()
     log: Log = Log()
 

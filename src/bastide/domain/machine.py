@@ -78,11 +78,20 @@ class SshAccess(Document):
     keys: tuple[str, ...] = Field((), max_length=200)
 
 
+class Driver(StrEnum):
+    """What runs a machine: a container, a microVM, or what is best on the host."""
+
+    AUTO = "auto"
+    CONTAINER = "container"
+    MICROVM = "microvm"
+
+
 class MachineSpec(Document):
     """Everything needed to make and boot the machine of one workspace.
 
-    `image` is a catalogue id (`debian-12`). `env` is given to every process; `cmd` is the main
-    command as an argv list, or None for a machine that idles.
+    `image` is a catalogue id (`debian-12`) or a reference (`registry/name:tag`). `env` is given to
+    every process; `cmd` is the main command as an argv list, or None for what the image says.
+    `workdir` and `user` (of the main command) are filled in from the image where they are None.
     """
 
     id: str = Field(pattern=WORKSPACE_ID)
@@ -94,6 +103,9 @@ class MachineSpec(Document):
     ssh: SshAccess = SshAccess()
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     cmd: tuple[str, ...] | None = None
+    driver: Driver = Driver.AUTO
+    workdir: str | None = Field(None, max_length=4096)
+    user: str | None = Field(None, max_length=128)
 
 
 class SnapshotAfter(StrEnum):
@@ -136,6 +148,7 @@ class MachineExit(Document):
     signal: int | None = None
     oom: bool = False
     requested: bool = Field(False, description="the node was asked to stop it")
+    reason: str | None = Field(None, description="why, where the numbers do not tell")
 
 
 class MachineStatus(Document):
@@ -169,8 +182,35 @@ class MachineStats(Document):
     pids: int
 
 
+class ImageOrigin(StrEnum):
+    """Where an image comes from."""
+
+    RECIPE = "recipe"
+    IMPORT = "import"
+    PULL = "pull"
+
+
+class RegistryAuth(Document):
+    """Who asks a registry for an image. An empty name goes with a token as password."""
+
+    username: str = Field("", max_length=256)
+    password: str = Field(min_length=1, max_length=16384, repr=False)
+
+
+class ImageRequest(Document):
+    """An image to be had: a reference, or an id of the catalogue, which is built if need be."""
+
+    reference: str = Field(min_length=1, max_length=255)
+    auth: RegistryAuth | None = None
+
+
 class ImageInfo(Document):
-    """One image the node can boot (spec control-plane 4.16). Sizes in bytes."""
+    """One image the node can boot or make (spec control-plane 4.16). Sizes in bytes.
+
+    `cpus`, `memory_mb` and `disk_mb` are what a workspace of it gets when nobody says otherwise;
+    None: the settings' defaults. `last_used` is when a machine was last made of it. `skipped`
+    counts entries of its layers that no workspace can have, such as devices.
+    """
 
     id: str
     image: str
@@ -178,6 +218,21 @@ class ImageInfo(Document):
     desc: str
     category: str
     ready: bool
+    buildable: bool = Field(False, description="not there yet, and made when it is asked for")
+    origin: ImageOrigin = ImageOrigin.RECIPE
+    keywords: tuple[str, ...] = ()
+    logo: str | None = None
+    color: str | None = None
+    cpus: float | None = None
+    memory_mb: int | None = None
+    disk_mb: int | None = None
+    names: tuple[str, ...] = ()
+    source: str | None = Field(None, description="digest of the manifest it was unpacked from")
+    exposed_ports: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    used: bool = False
+    last_used: datetime | None = None
+    skipped: int = 0
     digest: str | None = None
     size_bytes: int | None = None
     minimum_disk_mb: int = 64
@@ -187,6 +242,17 @@ class ImageInfo(Document):
     distribution: str = ""
     version: str = ""
     error: str | None = None
+
+
+class TierInfo(Document):
+    """One way to run machines: whether it is to be had here, and what it is made of."""
+
+    tier: str
+    ready: bool
+    reason: str | None = None
+    runtime: str = ""
+    kernel: str | None = None
+    accelerator: str | None = None
 
 
 class Capabilities(Document):
@@ -203,6 +269,7 @@ class Capabilities(Document):
     cpus: int
     memory_mb: int
     subnet: str
+    tiers: tuple[TierInfo, ...] = ()
 
 
 class MachineEvent(Document):

@@ -132,6 +132,18 @@ class Disks:
         if resized.returncode != 0:
             raise BootFailed(f"the disk of {machine} cannot grow: {_words(resized)}")
 
+    def mend(self, machine: str) -> None:
+        """Check a disk that another kernel than the host's has written, and repair it. Blocks.
+
+        That kernel is in the hands of its workspace; the host's own must not meet what it made up.
+
+        Raises:
+            BootFailed: its file system is damaged beyond that.
+        """
+        checked = _program("e2fsck", "-fy", str(self.path(machine)))
+        if checked.returncode not in {0, 1, 2}:  # 1 and 2 mean mended
+            raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
+
     def mount(self, machine: str, point: Path) -> None:
         """Mount a disk at `point`, with its layers `upper` and `work` in place. Blocks.
 

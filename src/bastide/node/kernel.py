@@ -34,6 +34,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
+_SYS_PIDFD_GETFD = 438
 _FIFREEZE = 0xC0045877
 _FITHAW = 0xC0045878
 _PR_SET_SECUREBITS = 28
@@ -175,6 +176,23 @@ def _file_system(point: Path, request: int) -> None:
         fcntl.ioctl(descriptor, request, 0)
     finally:
         os.close(descriptor)
+
+
+def descriptor_of(pid: int, number: int) -> int:
+    """A copy of the open file `number` of another process."""
+    process = os.pidfd_open(pid)
+    try:
+        return _checked(
+            _libc.syscall(
+                ctypes.c_long(_SYS_PIDFD_GETFD),
+                ctypes.c_int(process),
+                ctypes.c_int(number),
+                ctypes.c_uint(0),
+            ),
+            f"pidfd_getfd {number} of {pid}",
+        )
+    finally:
+        os.close(process)
 
 
 def become(uid: int, gid: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -17,10 +16,9 @@ from bastide.node.errors import ImageUnavailable, NodeError
 from bastide.node.events import Events
 from bastide.node.machines.bundle import read_once
 from bastide.node.machines.captures import Captures
-from bastide.node.machines.container import Container
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
-from bastide.node.machines.machine import Machine
+from bastide.node.machines.tiers import Tiers
 from bastide.node.network import Network
 from bastide.node.orphans import Orphans
 from bastide.node.pool import Pool
@@ -39,12 +37,13 @@ _log = structlog.get_logger(__name__)
 class Node:
     """Everything bastide-node does, over the `host` it runs on."""
 
-    def __init__(self, host: Host, make: Callable[[str, Host], Machine] = Container) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.events = Events()
-        self.fleet = Fleet(host, make, self.events)
-        self.captures = Captures(host, self.fleet, self.events)
-        self._rehearsal = Rehearsal(host, make)
+        self._tiers = Tiers(host)
+        self.fleet = Fleet(host, self._tiers, self.events)
+        self.captures = Captures(host, self._tiers, self.fleet, self.events)
+        self._rehearsal = Rehearsal(host)
         self._orphans = Orphans()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -67,6 +66,7 @@ class Node:
             _log.warning("node.inotify_limits", error=str(error), missing=inotify.shortfall())
         await self.host.runc.find()
         await self.host.criu.find()
+        await self.host.microvm.find()
         await self.host.network.setup()
         await asyncio.to_thread(self._open_pool)
         await asyncio.to_thread(self.host.snapshots.sweep)
@@ -139,11 +139,12 @@ class Node:
 
     def capabilities(self) -> Capabilities:
         """What this node can do, and why not the rest."""
+        tier, reason = self._tiers.usual
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
         return Capabilities(
             version=version("bastide"),
-            tier=Container.tier,
-            tier_reason="machines are containers on runc; the microVM tier is not built yet",
+            tier=tier,
+            tier_reason=reason,
             runtime=self.host.runc.describe(),
             pause=True,
             snapshot=self._rehearsal.reason is None,
@@ -152,4 +153,5 @@ class Node:
             cpus=os.cpu_count() or 1,
             memory_mb=pages * size // 2**20,
             subnet=str(self.host.settings.network.subnet),
+            tiers=self._tiers.info(),
         )

@@ -15,10 +15,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended; both None when its parent was somebody else and we cannot know."""
+    """How a process ended; both None when its parent was somebody else and we cannot know.
+
+    `reason` is for people, where the numbers do not tell.
+    """
 
     code: int | None = None
     signal: int | None = None
+    reason: str | None = None
 
 
 def start_time(pid: int) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import structlog
 
 from bastide.domain.machine import AGENT_ARGV, MachineSpec, Resources
 from bastide.node.errors import NodeError
+from bastide.node.machines.container import Container
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
 from bastide.node.machines.machine import Machine
@@ -37,9 +38,8 @@ _log = structlog.get_logger(__name__)
 class Rehearsal:
     """`reason` is why snapshots cannot be had; None once they have been proven to work."""
 
-    def __init__(self, host: Host, make: Callable[[str, Host], Machine]) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._make = make
         self._cache = host.settings.state_dir / _CACHE
         self.reason: str | None = _NOT_YET
         self.tried = False
@@ -75,7 +75,7 @@ class Rehearsal:
     async def _try(self, image: str, digest: str, taken: Iterable[IdRange]) -> None:
         """Boot, capture, end, and bring back; nothing is left of it."""
         host = self._host
-        machine = self._make(MACHINE, host)
+        machine = Container(MACHINE, host)
         ids = free_range(host.settings.machines.id_base, [*taken, *host.snapshots.ranges()])
         sizes = Resources(cpus=1, memory_mb=128, disk_mb=64)
         spec = MachineSpec(id=MACHINE, image=image, resources=sizes)

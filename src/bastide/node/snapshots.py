@@ -44,6 +44,7 @@ class SnapshotRecord(BaseModel):
     bundle: str
     first_id: int
     boot: BootRecord
+    tier: str = "container"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class MachineRecord(BaseModel):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="image its disk belongs to")
     first_id: int
     booted: bool = False
+    tier: str = Field("container", description="what runs it, or ran it last")
     exit: MachineExit | None = None
     error: str | None = None
 

@@ -21,6 +21,7 @@ from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
+from bastide.node.machines.tiers import Tiers
 from bastide.node.snapshots import Draft, SnapshotRecord, open_images, shown
 
 _log = structlog.get_logger(__name__)
@@ -29,8 +30,9 @@ _log = structlog.get_logger(__name__)
 class Captures:
     """What may be asked of the snapshots of the machines of `fleet`."""
 
-    def __init__(self, host: Host, fleet: Fleet, events: Events) -> None:
+    def __init__(self, host: Host, tiers: Tiers, fleet: Fleet, events: Events) -> None:
         self._host = host
+        self._tiers = tiers
         self._fleet = fleet
         self._events = events
 
@@ -54,7 +56,7 @@ class Captures:
         entry = self._fleet.entry(machine)
         async with entry.lock:
             entry.check_runs()
-            self._host.criu.check()
+            entry.machine.check_captures()
             was_paused = entry.machine.paused
             if after is None:
                 after = SnapshotAfter.PAUSED if was_paused else SnapshotAfter.RESUME
@@ -96,12 +98,12 @@ class Captures:
                 bundle=boot.bundle or self._host.bundle().name,
                 first_id=ids.first,
                 boot=boot,
+                tier=entry.machine.tier,
             )
             await asyncio.to_thread(self._host.snapshots.keep, spec.id, record)
         except BaseException:
             if ending:
-                attach = self._host.network.attach(spec.id, boot.pid, spec.network)
-                await asyncio.shield(attach)
+                await asyncio.shield(entry.machine.relink(spec.network))
             raise
         _log.info("machine.captured", workspace=spec.id, still_ms=told.taken_ms,
                   memory=told.memory_bytes, disk=told.disk_bytes)  # fmt: skip
@@ -141,7 +143,7 @@ class Captures:
             raise NoSnapshot(
                 f"there is no snapshot of {spec.id}: take one with POST /workspace/:id/snapshot"
             )
-        self._host.criu.check()
+        self._tiers.make(record.tier, spec.id).check_captures()
         self._host.bundle(record.bundle)
         await asyncio.to_thread(self._host.images.mount, record.digest)
         entry = self._fleet.find(spec.id)
@@ -188,6 +190,8 @@ class Captures:
                     entry, spec=without_secrets(spec), digest=record.digest, exit=None,
                     error=None, booted=True,
                 )  # fmt: skip
+                await entry.machine.clean()
+                await self._fleet.become(entry, record.tier)
                 boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
                 good = True
             finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats, Resources
+from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, disks, kernel
 from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, MemoryInUse
@@ -291,6 +292,15 @@ class Container(Machine):
             f"{resources.memory_mb} MiB: free some inside, ask for more, or stop it first",
             used_bytes=used,
         )
+
+    async def relink(self, policy: NetworkPolicy) -> None:
+        """See `Machine.relink`."""
+        if self.boot_record is not None:
+            await self._host.network.attach(self.id, self.boot_record.pid, policy)
+
+    def check_captures(self) -> None:
+        """See `Machine.check_captures`."""
+        self._host.criu.check()
 
     async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
         """See `Machine.capture`."""

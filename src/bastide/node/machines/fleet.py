@@ -22,10 +22,12 @@ from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.node.errors import Conflict, Invalid, NodeError, NotFound
 from bastide.node.events import Events
 from bastide.node.machines.boot import MOST_DOCUMENT, boot_document
+from bastide.node.machines.container import Container
 from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
 from bastide.node.machines.machine import Machine
+from bastide.node.machines.tiers import Tiers
 from bastide.node.process import Ended, Process
 from bastide.node.store import MachineRecord, Store
 
@@ -40,9 +42,9 @@ class Fleet:
     here is needed for a machine to go on: another node process can take up where this one ends.
     """
 
-    def __init__(self, host: Host, make: Callable[[str, Host], Machine], events: Events) -> None:
+    def __init__(self, host: Host, tiers: Tiers, events: Events) -> None:
         self._host = host
-        self._make = make
+        self._tiers = tiers
         self._events = events
         self._store = Store(host.settings.state_dir)
         self._entries: dict[str, Entry] = {}
@@ -52,7 +54,8 @@ class Fleet:
     async def load(self) -> int:
         """Read the records and take up what still runs; how many machines that is."""
         for record in self._store.all():
-            self._entries[record.spec.id] = Entry(record, self._make(record.spec.id, self._host))
+            machine = self._tiers.make(record.tier, record.spec.id)
+            self._entries[record.spec.id] = Entry(record, machine)
         found = await asyncio.gather(*(self._adopt(entry) for entry in self._entries.values()))
         return sum(found)
 
@@ -95,7 +98,8 @@ class Fleet:
         """Remove what a boot of `machine`, known or not, left behind; False when it runs."""
         entry = self._entries.get(machine)
         if entry is None:
-            await self._make(machine, self._host).clean()
+            # whatever tier it was of: both keep what they have on the host in the same places
+            await self._tiers.make(Container.tier, machine).clean()
             return True
         async with entry.lock:
             if entry.machine.boot_record is not None:
@@ -107,9 +111,8 @@ class Fleet:
         """Give a running machine that has lost its network link a new one."""
         entry = self.entry(machine)
         async with entry.lock:
-            boot = entry.machine.boot_record
-            if boot is not None:
-                await self._host.network.attach(machine, boot.pid, entry.record.spec.network)
+            if entry.machine.boot_record is not None:
+                await entry.machine.relink(entry.record.spec.network)
 
     async def create(self, spec: MachineSpec) -> MachineStatus:
         """Reserve an address and make a disk; does not boot. Repeating goes on where it ended.
@@ -162,8 +165,11 @@ class Fleet:
             )
         else:
             ids = IdRange(snapshot.first_id)
-        record = MachineRecord(spec=without_secrets(spec), digest=digest, first_id=ids.first)
-        entry = self._entries[spec.id] = Entry(record, self._make(spec.id, self._host))
+        tier = self._tiers.choose(spec.driver)
+        record = MachineRecord(
+            spec=without_secrets(spec), digest=digest, first_id=ids.first, tier=tier
+        )
+        entry = self._entries[spec.id] = Entry(record, self._tiers.make(tier, spec.id))
         return entry
 
     def ranges(self) -> list[IdRange]:
@@ -204,6 +210,7 @@ class Fleet:
         try:
             await self.note(entry, spec=without_secrets(spec), exit=None, error=None, booted=True)
             await self.provide(entry.record)
+            await self._move(entry, self._tiers.choose(spec.driver))
             ids = IdRange(entry.record.first_id)
             boot = await entry.machine.boot(spec, entry.record.digest, ids)
         except Exception as error:
@@ -217,6 +224,26 @@ class Fleet:
         _log.info("machine.ready", workspace=spec.id, **boot.timings)
         self.watch(entry)
         self._events.emit(spec.id, "started", entry.state)
+
+    async def _move(self, entry: Entry, tier: str) -> None:
+        """Make a machine that does not run one of another tier; its disk goes with it.
+
+        Raises:
+            BootFailed: the disk is damaged.
+        """
+        if entry.record.tier == tier:
+            return
+        machine = entry.record.spec.id
+        await entry.machine.clean()
+        if tier == Container.tier:
+            await asyncio.to_thread(self._host.disks.mend, machine)
+        await self.become(entry, tier)
+
+    async def become(self, entry: Entry, tier: str) -> None:
+        """Let a clean machine be one of `tier` from now on."""
+        if entry.record.tier != tier:
+            entry.machine = self._tiers.make(tier, entry.record.spec.id)
+            await self.note(entry, tier=tier)
 
     async def stop(self, machine: str, grace: float) -> MachineStatus:
         """End it: asked, then after `grace` seconds made to. The disk stays."""
@@ -382,8 +409,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for entry in self._entries.values():
-            if entry.machine.process is not None:
-                entry.machine.process.forget()
+            await entry.machine.let_go()
 
     def watch(self, entry: Entry) -> None:
         """Notice from now on when it ends by itself."""
@@ -403,6 +429,7 @@ class Fleet:
 
     async def finish(self, entry: Entry, ended: Ended, *, requested: bool) -> None:
         """Write down how it ended, and remove what it left on the host."""
+        ended = await entry.machine.outcome(ended)
         kills = await asyncio.to_thread(entry.machine.oom_kills)
         outcome = MachineExit(
             at=datetime.now(UTC),
@@ -410,6 +437,7 @@ class Fleet:
             signal=ended.signal,
             oom=kills > 0 and ended.code != 0 and not requested,
             requested=requested,
+            reason=None if requested else ended.reason,
         )
         await self.note(entry, exit=outcome, booted=False)
         await entry.machine.clean()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from bastide.domain.machine import MachineSpec, MachineStats, Resources
+from bastide.domain.network import NetworkPolicy
 from bastide.node.machines.idrange import IdRange
-from bastide.node.process import Process
+from bastide.node.process import Ended, Process
 from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord
 
@@ -67,6 +68,22 @@ class Machine(ABC):
         """
 
     @abstractmethod
+    async def relink(self, policy: NetworkPolicy) -> None:
+        """Give the running machine its network link again, if it has lost it.
+
+        Raises:
+            Conflict: it does not run.
+        """
+
+    @abstractmethod
+    def check_captures(self) -> None:
+        """Refuse snapshots where there are none.
+
+        Raises:
+            Unsupported, NotReady: why.
+        """
+
+    @abstractmethod
     async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
         """Write memory and disk of one moment to the places of `draft`; frozen afterwards.
 
@@ -104,6 +121,15 @@ class Machine(ABC):
     @abstractmethod
     def oom_kills(self) -> int:
         """Processes the kernel ended for want of memory during this boot; ask before `clean`."""
+
+    async def outcome(self, ended: Ended) -> Ended:
+        """How the machine ended, whose process ended like this; ask before `clean`."""
+        return ended
+
+    async def let_go(self) -> None:
+        """Stop watching; the machine goes on."""
+        if self.process is not None:
+            self.process.forget()
 
     @abstractmethod
     def console(self, limit: int) -> bytes:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bastide.domain.machine import RUNTIME_PORT, SSH_PORT, MachineSpec
-from bastide.domain.network import NetworkPolicy
-from bastide.node.agent import tell
+from bastide.domain.machine import MachineSpec
 from bastide.node.errors import BootFailed
-from bastide.node.machines.boot import Clock, boot_document
+from bastide.node.machines.boot import Clock
 from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
+from bastide.node.machines.renewal import renew, shut
 from bastide.node.snapshots import SnapshotRecord
 from bastide.node.store import BootRecord
-
-_AGENT_PORTS = (RUNTIME_PORT, SSH_PORT)
 
 
 @dataclass(frozen=True)
@@ -57,22 +53,9 @@ class Revival:
                 os.close(stdin)
                 os.close(output)
         with self.clock.stage("agent"):
-            await self._renew(record)
+            await renew(self.host, self.spec, self.snapshot, record)
             await self.host.network.apply(self.spec.id, self.spec.network)
         return record
-
-    @property
-    def _shut(self) -> NetworkPolicy:
-        """The policy without the ways to the agent, which has its former tokens until `_renew`.
-
-        The rest is in force at once: a connection that came back would be reset by a firewall
-        that is closed to it, for its first packet is sent before the agent can be told anything.
-        """
-        wanted = self.spec.network
-        ports = tuple(port for port in wanted.ingress_ports if port not in _AGENT_PORTS)
-        return wanted.model_copy(
-            update={"public_access": False, "ssh": False, "ingress_ports": ports}
-        )
 
     async def _pass(
         self, restoring: asyncio.Task[None], watch: Callable[[int], BootRecord]
@@ -87,7 +70,7 @@ class Revival:
             pid = await reached
             record = watch(pid)
             with self.clock.stage("network"):
-                await self.host.network.attach(self.spec.id, pid, self._shut)
+                await self.host.network.attach(self.spec.id, pid, shut(self.spec.network))
             self.gate.let_pass()
             await restoring
             return record
@@ -95,10 +78,3 @@ class Revival:
             for task in (reached, restoring):
                 task.cancel()
             await asyncio.gather(reached, restoring, return_exceptions=True)
-
-    async def _renew(self, record: BootRecord) -> None:
-        """Make the agent that came back the agent of this boot."""
-        spec = self.spec.model_copy(update={"env": {}, "cmd": None})
-        document = json.loads(boot_document(spec, record.boot_id, record.token))
-        address = str(self.host.network.address(self.spec.id))
-        await tell(address, self.snapshot.boot.token, "renew", document)

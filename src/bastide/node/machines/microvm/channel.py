@@ -17,6 +17,8 @@ _PIECE = 16 * 1024
 _PER_SECOND = 256 * 1024
 """Bytes that are read in a second: what is written beyond has to wait, in the guest."""
 _AT_ONCE = 128 * 1024
+_LAST = 5.0
+"""Seconds in which all that a dead emulator had sent has surely been read."""
 
 
 def listening(directory: Path, name: str) -> socket.socket:
@@ -79,6 +81,12 @@ class Channel:
         except OSError:
             return False
         return True
+
+    async def drained(self) -> None:
+        """Read what is still under way when the other side has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST):
+                await asyncio.wait({self.ended})
 
     async def close(self) -> None:
         """Let go of the connection."""

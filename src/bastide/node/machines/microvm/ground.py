@@ -10,12 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from bastide.domain.machine import Resources
 from bastide.node.errors import NotReady
+from bastide.node.machines.microvm.kernel import Kernel, find_kernel
 from bastide.node.machines.microvm.program import HOME, Qemu
 from bastide.node.machines.microvm.qemu import Accelerator
-
-GUEST = "guest"
-"""Below `state_dir/runtime`: a directory with the guest's kernel and initramfs."""
-VMLINUX, INITRD = "vmlinux", "initrd"
 
 
 class Shape(BaseModel):
@@ -35,59 +32,51 @@ class Places:
     """Where the parts of a shape are on this host."""
 
     home: Path
-    vmlinux: Path
-    initrd: Path
+    kernel: Kernel
 
 
 class Ground:
-    """The parts below `runtime`, as `bastide prepare` made them. `find` before use."""
+    """The parts below `state_dir`, as `bastide prepare` made them. `find` before use."""
 
-    def __init__(self, runtime: Path) -> None:
-        self._runtime = runtime
-        self.qemu = Qemu(runtime / HOME)
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self.qemu = Qemu(state_dir / "runtime" / HOME)
+        self.kernel: Kernel | None = None
         self.accelerator = Accelerator.TCG
         self.accelerator_reason = "hardware virtualisation has not been tried yet"
 
     async def find(self) -> None:
         """Learn what there is."""
         await self.qemu.find()
-
-    @property
-    def kernel(self) -> Path:
-        """The directory of the guest's kernel."""
-        return self._runtime / GUEST
+        self.kernel = await asyncio.to_thread(find_kernel, self._state_dir)
 
     @property
     def lacking(self) -> str | None:
         """Why no microVM can run here; None when they can."""
         if self.qemu.lacking:
             return self.qemu.lacking
-        if not all((self.kernel / name).is_file() for name in (VMLINUX, INITRD)):
+        if self.kernel is None:
             return "the guest's kernel is not prepared: run bastide prepare"
         return None
 
-    def check(self) -> None:
-        """Refuse what cannot be done.
+    def shape(self, resources: Resources) -> Shape:
+        """A guest of now.
 
         Raises:
-            NotReady: says why.
+            NotReady: none can run, and why.
         """
-        if self.lacking:
+        if self.lacking or self.kernel is None:
             raise NotReady(f"microVMs are not possible on this node: {self.lacking}")
-
-    def shape(self, resources: Resources) -> Shape:
-        """A guest of now. Raises NotReady."""
-        self.check()
         return Shape(
             qemu=self.qemu.home.resolve().name,
-            kernel=self.kernel.resolve().name,
+            kernel=self.kernel.record.digest,
             accelerator=self.accelerator,
             cpus=resources.cpus,
             memory_mb=resources.memory_mb,
         )
 
-    async def places(self, shape: Shape) -> Places:
-        """Where the parts of a shape are.
+    def places(self, shape: Shape) -> Places:
+        """Where the parts of a shape are. Blocks briefly.
 
         Raises:
             NotReady: one is not there any more, or the accelerator is another.
@@ -97,13 +86,9 @@ class Ground:
                 f"it was saved with the accelerator {shape.accelerator}, this host has "
                 f"{self.accelerator} now"
             )
-        home, kernel = self._runtime / shape.qemu, self._runtime / shape.kernel
-        found = Places(home, kernel / VMLINUX, kernel / INITRD)
-
-        def missing() -> list[str]:
-            return [each.name for each in (home, kernel) if not each.is_dir()]
-
-        gone = await asyncio.to_thread(missing)
-        if gone:
-            raise NotReady(f"it needs {', '.join(gone)}, which is not on this host any more")
-        return found
+        home = self.qemu.home.parent / shape.qemu
+        kernel = find_kernel(self._state_dir, shape.kernel)
+        if kernel is None or not home.is_dir():
+            missing = "kernel" if kernel is None else "emulator"
+            raise NotReady(f"the {missing} it was started with is not on this host any more")
+        return Places(home, kernel)

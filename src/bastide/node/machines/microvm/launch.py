@@ -15,10 +15,10 @@ from bastide.node.machines.directory import BootDirectory
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.microvm import channel
+from bastide.node.machines.microvm.bundle import bundle_disk
 from bastide.node.machines.microvm.ground import Places, Shape
 from bastide.node.machines.microvm.guest import GuestFiles
 from bastide.node.machines.microvm.jail import FIRST, Jail
-from bastide.node.machines.microvm.packing import packed
 from bastide.node.machines.microvm.program import INITRD, VMLINUX
 from bastide.node.machines.microvm.qemu import argv
 from bastide.node.network import tap
@@ -96,7 +96,7 @@ class Launch:
             for path, flags in (
                 (image, _READ),
                 (self.host.disks.path(self.spec.id), _WRITE),
-                (packed(self.bundle), _READ),
+                (bundle_disk(self.bundle, self.bundle.parent), _READ),
             ):
                 opened.append(os.open(path, flags))
         except OSError as error:
@@ -114,8 +114,8 @@ class Launch:
         shape, host = self.shape, self.host
         jail = Jail(
             home=self.places.home,
-            vmlinux=self.places.vmlinux,
-            initrd=self.places.initrd,
+            vmlinux=self.places.kernel.vmlinux,
+            initrd=self.places.kernel.initrd,
             ids=self.ids,
             cpus=min(shape.cpus, self.spec.resources.cpus),
             memory_mb=shape.memory_mb,

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 from bastide.node.errors import BootFailed
 from bastide.node.machines.boot import shown
 from bastide.node.machines.microvm.channel import Channel
 from bastide.node.machines.microvm.guest import STOP, Conversation
-
-_LAST_WORDS = 5.0
-"""Seconds in which all that a dead emulator had sent has surely been read."""
 
 
 class BootPort:
@@ -78,9 +74,7 @@ class BootPort:
 
     async def last_words(self) -> None:
         """Read what is still under way from an emulator that has ended."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS):
-                await asyncio.wait({self._channel.ended})
+        await self._channel.drained()
         self.said.end()
 
     async def close(self) -> None:

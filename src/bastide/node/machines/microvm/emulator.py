@@ -1,0 +1,90 @@
+"""The node's connections to one emulator: console, boot port and machine protocol."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import structlog
+
+from bastide.node.errors import Conflict
+from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.microvm import launch
+from bastide.node.machines.microvm.channel import Channel, connected
+from bastide.node.machines.microvm.console import Console
+from bastide.node.machines.microvm.port import BootPort
+from bastide.node.machines.microvm.qmp import TIMEOUT, Qmp
+
+_log = structlog.get_logger(__name__)
+
+
+class Emulator:
+    """One emulator whose sockets are in `directory`. `console` is all that it has printed.
+
+    `close` ends the connections and not the emulator; another node can take them up.
+    """
+
+    def __init__(self, machine: str, directory: BootDirectory, printed: bytes = b"") -> None:
+        self._machine = machine
+        self._directory = directory
+        self.console = Console(printed)
+        self.port: BootPort | None = None
+        self._qmp: Qmp | None = None
+        self._serial: Channel | None = None
+        self._words: Channel | None = None
+
+    def hear(self) -> socket.socket:
+        """Where it shall print why it cannot start; close it once the emulator has it."""
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        self._words = Channel(here, self.console.feed)
+        return there
+
+    def talk(self, *, ready: bool) -> BootPort:
+        """Connect to console and boot port, which it waits for before it begins.
+
+        `ready`: its guest has been ready before.
+
+        Raises:
+            OSError: the sockets are gone.
+        """
+        path = self._directory.path
+        self._serial = Channel(connected(path, launch.CONSOLE), self.console.feed)
+        self.port = BootPort(connected(path, launch.BOOT), self.console.feed, ready=ready)
+        return self.port
+
+    async def reach(self, seconds: float = TIMEOUT) -> Qmp:
+        """Open the machine protocol.
+
+        Raises:
+            OSError, QmpError: it does not answer.
+        """
+        connection = connected(self._directory.path, launch.QMP)
+        self._qmp = await Qmp.open(connection, self._heard, seconds=seconds)
+        return self._qmp
+
+    @property
+    def qmp(self) -> Qmp:
+        """The machine protocol. Raises Conflict when it does not run."""
+        if self._qmp is None:
+            raise Conflict(f"{self._machine} does not run")
+        return self._qmp
+
+    async def last_words(self) -> None:
+        """Read what is still under way from an emulator that has ended."""
+        if self.port is not None:
+            await self.port.last_words()
+        for channel in (self._serial, self._words):
+            if channel is not None:
+                await channel.drained()
+
+    async def close(self) -> None:
+        """Let go of all connections. Repeating is harmless."""
+        for each in (self._serial, self._words, self.port, self._qmp):
+            if each is not None:
+                await each.close()
+        self._serial = self._words = self.port = self._qmp = None
+
+    def _heard(self, event: str, data: dict[str, Any]) -> None:
+        told = str(data.get("reason", ""))[:100]
+        _log.info("machine.event", workspace=self._machine, event_name=event[:100], reason=told)
