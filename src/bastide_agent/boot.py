@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Mapping
 
+from bastide_agent.kernel import MOST_SEED
+
 DOCUMENT_LIMIT = 1024 * 1024
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_ENV = {"PATH": DEFAULT_PATH, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8"}
@@ -36,7 +38,9 @@ class Port:
 class Boot:
     """Everything the agent is told about this boot."""
 
-    __slots__ = ("boot_id", "cmd", "control", "env", "hostname", "runtime", "ssh", "workdir")
+    __slots__ = (
+        "boot_id", "cmd", "control", "env", "hostname", "runtime", "seed", "ssh", "workdir",
+    )  # fmt: skip
 
     def __init__(self, document: Mapping[str, object]) -> None:
         self.boot_id = str(document.get("boot_id", ""))
@@ -59,8 +63,24 @@ class Boot:
         if not isinstance(cmd, list) or not all(isinstance(item, str) for item in cmd):
             raise BootError("cmd must be a list of strings")
         self.cmd: list[str] = cmd
+        self.seed = read_seed(document.get("seed"))
         workdir = document.get("workdir") or "/root"
         self.workdir = workdir if isinstance(workdir, str) else "/root"
+
+
+def read_seed(value: object) -> bytes:
+    """The seed of a document for the machine's own random pool: hex digits, or nothing.
+
+    Raises:
+        BootError: it is something else.
+    """
+    try:
+        seed = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        raise BootError("seed must be hex digits") from None
+    if len(seed) > MOST_SEED or not (value is None or isinstance(value, str)):
+        raise BootError(f"seed must be hex digits of at most {MOST_SEED} bytes")
+    return seed
 
 
 def read_boot(fd: int = 0) -> Boot:

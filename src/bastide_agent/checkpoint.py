@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bastide_agent.boot import Boot, BootError
+from bastide_agent.boot import Boot, BootError, read_seed
 from bastide_agent.http.errors import invalid
 from bastide_agent.http.fields import Fields
 from bastide_agent.http.message import Request, Response, plain
+from bastide_agent.kernel import reseed, set_clock
 
 if TYPE_CHECKING:
     from bastide_agent.http.router import Router
@@ -56,21 +57,26 @@ class Checkpoint:
         return plain({"resting": True})
 
     async def wake(self, request: Request) -> Response:
-        """Take it up again. Repeating is harmless."""
-        del request
+        """Take it up again. Repeating is harmless.
+
+        `clock` and `seed` are for a machine with a kernel of its own, which stood still meanwhile.
+        """
+        _set_kernel(await request.fields())
         self._awake()
         return plain({"resting": False})
 
     async def renew(self, request: Request) -> Response:
         """Begin a new boot: another id, other tokens and switches, no connection of before.
 
-        The body is a boot document, of which `boot_id`, `control`, `runtime` and `ssh` count.
-        Tasks and terminals go on, unless the runtime is switched off now.
+        The body is a boot document, of which `boot_id`, `control`, `runtime`, `ssh` and `seed`
+        count, and `clock`. Tasks and terminals go on, unless the runtime is switched off now.
         """
+        fields = await request.fields()
         try:
-            boot = Boot((await request.fields()).values())
+            boot = Boot(fields.values())
         except BootError as error:
             raise invalid("body", str(error)) from None
+        _set_kernel(fields)
         self._boot.boot_id = boot.boot_id
         if self.control is not None:
             self.control.token = boot.control.token
@@ -89,3 +95,15 @@ class Checkpoint:
             self._alarm.cancel()
             self._alarm = None
         self._runtime.wake()
+
+
+def _set_kernel(fields: Fields) -> None:
+    """Set the machine's own clock (`clock`, nanoseconds) and random pool (`seed`, hex)."""
+    try:
+        seed = read_seed(fields.raw("seed"))
+    except BootError as error:
+        raise invalid("seed", str(error)) from None
+    if "clock" in fields:
+        set_clock(fields.integer("clock", 0, 0, 2**62))
+    if seed:
+        reseed(seed)

@@ -21,6 +21,7 @@ from bastide_agent.control import Control  # noqa: E402
 from bastide_agent.http.errors import ApiError  # noqa: E402
 from bastide_agent.http.fields import Fields  # noqa: E402
 from bastide_agent.http.server import Server  # noqa: E402
+from bastide_agent.kernel import reseed  # noqa: E402
 from bastide_agent.process import Places  # noqa: E402
 from bastide_agent.runtime import Runtime  # noqa: E402
 from bastide_agent.ssh.switch import SshSwitch  # noqa: E402
@@ -36,6 +37,8 @@ def main() -> None:
     except BootError as error:
         sys.stderr.write(f"bastide-agent: {error}\n")
         sys.exit(BAD_BOOT)
+    if boot.seed:
+        reseed(boot.seed)
     sys.exit(asyncio.run(serve(boot)))
 
 

@@ -43,8 +43,11 @@ class Clock:
         return {**self._stages, "total": _milliseconds(self._begin)}
 
 
-def boot_document(spec: MachineSpec, boot_id: str, token: str) -> bytes:
-    """What the agent is told on its standard input (docs/architecture.md). Holds secrets."""
+def boot_document(spec: MachineSpec, boot_id: str, token: str, *, seed: str | None = None) -> bytes:
+    """What the agent is told on its standard input (docs/architecture.md). Holds secrets.
+
+    `seed` (hex) is for the random pool of a machine with a kernel of its own.
+    """
     document: dict[str, Any] = {
         "boot_id": boot_id,
         "hostname": spec.hostname,
@@ -57,7 +60,8 @@ def boot_document(spec: MachineSpec, boot_id: str, token: str) -> bytes:
         "ssh": spec.ssh.model_dump(mode="json"),
         "env": spec.env,
         "cmd": list(spec.cmd) if spec.cmd is not None else None,
-        "workdir": "/root",
+        "workdir": spec.workdir or "/root",
+        "user": spec.user,
     }
     return json.dumps(document).encode()
 

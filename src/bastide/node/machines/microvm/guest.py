@@ -11,6 +11,15 @@ is in `/proc/cmdline`, and it carries secrets only to the guest.
     guest → node   `BASTIDE EXIT code kills` process 1 ended; the guest syncs and powers off.
                                              `kills` counts processes ended for want of memory.
 
+A guest's clock stands still with it, and guests restored from one snapshot have one random pool.
+So whenever a guest goes on after a pause or a restore, and once it is ready, the node tells its
+agent `going_on()`, with `POST /control/wake` or as part of `renew`. A boot document's agent part
+carries a `seed` (`boot_document(..., seed=new_seed())`), which the agent uses before all else.
+
+A **warm** guest (`command_line(..., warm=True)`) starts its agent before HELLO, with no disk in
+use: its memory is saved there, and restored for machines with other disks. The disk's size may
+differ; kernel, image, bundle, cores and memory may not.
+
 Everything the guest says is hostile: `Conversation` bounds it, and nothing is believed but that
 this workspace said so.
 
@@ -42,6 +51,16 @@ MOST_OUTPUT = 64 * 1024
 _MOST_LINE = 4096
 _WORD = b"BASTIDE "
 _EXIT = re.compile(rb"EXIT (\d{1,3}) (\d{1,9})")
+
+
+def new_seed() -> str:
+    """For the random pool of one guest, once: 64 bytes in hex."""
+    return secrets.token_hex(64)
+
+
+def going_on() -> dict[str, object]:
+    """What the agent of a guest is told when the guest goes on: the time, and randomness."""
+    return {"clock": time.time_ns(), "seed": new_seed()}
 
 
 @dataclass(frozen=True)
@@ -84,8 +103,7 @@ class GuestNetwork:
 class BootDocument:
     """What a guest is told about this boot. `agent` goes to the standard input of process 1.
 
-    `argv` and `env` are of process 1, `pids` the most processes. `mount` are the options the disk
-    is mounted with. `seed` and the time are made anew in each document, so make one per boot.
+    `argv` and `env` are of process 1, `pids` the most processes. `seed` and the time are made anew for each: make one per boot.
     """
 
     hostname: str
@@ -94,7 +112,7 @@ class BootDocument:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     network: GuestNetwork | None = None
     pids: int = 1024
-    seed: bytes = field(default_factory=lambda: secrets.token_bytes(64), repr=False)
+    seed: str = field(default_factory=new_seed, repr=False)
 
     def to_bytes(self) -> bytes:
         """The document on the wire, with the time of now: send it at once.
@@ -109,7 +127,7 @@ class BootDocument:
         lines = [
             ("hostname", self.hostname),
             ("pids", str(self.pids)),
-            ("seed", self.seed.hex()),
+            ("seed", self.seed),
         ]
         if self.network is not None:
             net = self.network

@@ -49,13 +49,14 @@ def argv(
     console_fd: int,
     boot_port_fd: int,
     incoming: bool,
+    warm: bool = False,
     program: str = PROGRAM,
 ) -> list[str]:
     """The command line. `cpus` are cores (the guest has so many whole ones), memory in MiB.
 
     With `incoming` it waits for a migration (`migrate-incoming` by QMP) instead of booting. The
     guest that is saved and the one that is restored need the same `cpus`, `memory_mb`,
-    `accelerator`, kernel and initramfs.
+    `accelerator`, kernel and initramfs. `warm` is for the first boot of one that is to be saved.
     """
     command = [
         program, "-name", "guest=bastide,process=qemu,debug-threads=on",
@@ -66,7 +67,7 @@ def argv(
         "-m", f"{memory_mb}M", "-smp", str(math.ceil(cpus)),
         *_accelerator(accelerator),
         "-kernel", str(files.kernel), "-initrd", str(files.initrd),
-        "-append", command_line(accelerator),
+        "-append", command_line(accelerator, warm=warm),
     ]  # fmt: skip
     for name, path, options in (
         ("image", files.image, "read-only=on"),
@@ -99,16 +100,18 @@ def argv(
     return command
 
 
-def command_line(accelerator: Accelerator) -> str:
+def command_line(accelerator: Accelerator, *, warm: bool = False) -> str:
     """The kernel's. It holds nothing of the workspace: everybody inside can read it.
 
-    An emulated machine of this kind has nothing to measure its clock with: it is told.
+    `warm`: the guest starts its agent before it is told who it is. An emulated machine of this kind has nothing to measure its clock with: it is told.
     """
     words = ["console=ttyS0", "loglevel=5", "panic=-1", "rcupdate.rcu_expedited=1"]
     if accelerator is Accelerator.TCG:
         khz = tsc_khz()
         words += ["mitigations=off", "no_timer_check", "tsc=reliable"]
         words += [f"tsc_early_khz={khz}", f"lpj={khz * 4}"]
+    if warm:
+        words.append("warm=1")  # the kernel gives it to /init as a variable
     return " ".join(words)
 
 
