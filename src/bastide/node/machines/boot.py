@@ -63,6 +63,8 @@ def boot_document(spec: MachineSpec, boot_id: str, token: str, *, seed: str | No
         "workdir": spec.workdir or "/root",
         "user": spec.user,
     }
+    if seed is not None:
+        document["seed"] = seed
     return json.dumps(document).encode()
 
 

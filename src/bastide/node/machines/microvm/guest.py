@@ -103,7 +103,8 @@ class GuestNetwork:
 class BootDocument:
     """What a guest is told about this boot. `agent` goes to the standard input of process 1.
 
-    `argv` and `env` are of process 1, `pids` the most processes. `seed` and the time are made anew for each: make one per boot.
+    `argv` and `env` are of process 1, `pids` the most processes. `seed` and the time are made anew
+    for each: make one per boot.
     """
 
     hostname: str

@@ -103,7 +103,8 @@ def argv(
 def command_line(accelerator: Accelerator, *, warm: bool = False) -> str:
     """The kernel's. It holds nothing of the workspace: everybody inside can read it.
 
-    `warm`: the guest starts its agent before it is told who it is. An emulated machine of this kind has nothing to measure its clock with: it is told.
+    `warm`: the guest starts its agent before it is told who it is. An emulated machine of this
+    kind has nothing to measure its clock with: it is told.
     """
     words = ["console=ttyS0", "loglevel=5", "panic=-1", "rcupdate.rcu_expedited=1"]
     if accelerator is Accelerator.TCG:
