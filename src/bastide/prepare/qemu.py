@@ -22,6 +22,7 @@ from bastide.node.machines.microvm.program import (
     INITRD,
     LAYOUT,
     LIBRARIES,
+    MODULES,
     VMLINUX,
     read_version,
 )
@@ -33,6 +34,9 @@ _BLOBS = (
     Path("/usr/share/qemu/pvh.bin"),
     Path("/usr/share/qemu/linuxboot_dma.bin"),
 )
+_MODULE_HOME = Path("/usr/lib/x86_64-linux-gnu/qemu")
+_MODULES = ("accel-tcg-x86_64.so",)
+"""What Debian's qemu loads by name; emulation itself is one of them."""
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 _POINTS = ("dev", "proc", str(Path(VMLINUX).parent))
 
@@ -66,7 +70,7 @@ def ensure_qemu(state_dir: Path, say: Callable[[str], None]) -> Path:
 
 
 def _lay_out(files: list[Path], ready: Path) -> None:
-    for name in (Path(BINARY).parent, LIBRARIES, FIRMWARE, *_POINTS):
+    for name in (Path(BINARY).parent, LIBRARIES, MODULES, FIRMWARE, *_POINTS):
         (ready / name).mkdir(mode=0o755, parents=True)
     program, *libraries = files
     loader = next((path for path in libraries if path.name.startswith("ld-linux")), None)
@@ -82,6 +86,9 @@ def _lay_out(files: list[Path], ready: Path) -> None:
             *("--force-rpath", "--set-rpath", f"/{LIBRARIES}", ready / BINARY),
         ]
     )
+    for name in _MODULES:
+        if (_MODULE_HOME / name).exists():  # else it is built in
+            shutil.copy(_MODULE_HOME / name, ready / MODULES / name)
     for blob in _BLOBS:
         if blob.exists() and not (ready / FIRMWARE / blob.name).exists():
             shutil.copy(blob, ready / FIRMWARE / blob.name)

@@ -86,7 +86,7 @@ class Ground:
                 f"it was saved with the accelerator {shape.accelerator}, this host has "
                 f"{self.accelerator} now"
             )
-        home = self.qemu.home.parent / shape.qemu
+        home = (self.qemu.home.parent / shape.qemu).resolve()
         kernel = find_kernel(self._state_dir, shape.kernel)
         if kernel is None or not home.is_dir():
             missing = "kernel" if kernel is None else "emulator"

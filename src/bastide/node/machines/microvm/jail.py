@@ -20,7 +20,7 @@ from typing import Any
 
 from bastide.node.machines import oci, seccomp
 from bastide.node.machines.idrange import IdRange
-from bastide.node.machines.microvm.program import BINARY, FIRMWARE, INITRD, VMLINUX
+from bastide.node.machines.microvm.program import BINARY, FIRMWARE, INITRD, MODULES, VMLINUX
 from bastide.node.machines.microvm.qemu import Accelerator
 
 MIB = 1024 * 1024
@@ -66,7 +66,7 @@ class Jail:
                 "user": {"uid": uid, "gid": uid, "umask": 0o077},
                 "args": [f"/{BINARY}", "-L", f"/{FIRMWARE}", *argv],
                 # one heap for all threads: what is freed by one can be used by another
-                "env": ["MALLOC_ARENA_MAX=2"],
+                "env": ["MALLOC_ARENA_MAX=2", f"QEMU_MODULE_DIR=/{MODULES}"],
                 "cwd": "/",
                 "capabilities": _NO_CAPABILITIES,
                 "noNewPrivileges": True,

@@ -74,9 +74,23 @@ class MicroVm(Machine):
                 f"the machine was not ready within {self._host.settings.machines.boot_timeout:g} s",
                 output=shown(self._emulator.console.data),
             ) from None
+        except BootFailed as error:
+            told = await asyncio.shield(self._explained(error))
+            await asyncio.shield(self.clean())
+            raise told from None
         except BaseException:
             await asyncio.shield(self.clean())
             raise
+
+    async def _explained(self, error: BootFailed) -> BootFailed:
+        """A failure in which process 1 said nothing, with what kernel and emulator said."""
+        if error.details.get("output") or self.process is None:
+            return error
+        self.process.send(signal.SIGKILL)
+        await self._emulator.last_words()
+        words = shown(self._emulator.console.data)
+        last = words.splitlines()[-1:]
+        return BootFailed(": ".join([error.message, *last]), output=words)
 
     def _launch(
         self, spec: MachineSpec, digest: str, ids: IdRange, bundle: Path, shape: Shape,
@@ -226,6 +240,11 @@ class MicroVm(Machine):
             f"a microVM takes other sizes at its next boot, {resources.cpus:g} cores and "
             f"{resources.memory_mb} MiB among them: stop and start it"
         )
+
+    def check_captures(self) -> None:
+        """See `Machine.check_captures`."""
+        if self._host.microvm.lacking:
+            raise Unsupported(f"microVMs are not possible here: {self._host.microvm.lacking}")
 
     async def relink(self, policy: NetworkPolicy) -> None:
         """See `Machine.relink`. The emulator holds on to the tap, so that is filled again."""

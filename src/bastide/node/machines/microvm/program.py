@@ -10,9 +10,9 @@ from bastide.node.machines.version import ProgramVersion, words
 
 HOME = "qemu"
 """Below `state_dir/runtime`: a directory that is the whole root of every jail."""
-LAYOUT = 2
+LAYOUT = 3
 """Raised when that directory is laid out in another way."""
-BINARY, LIBRARIES, FIRMWARE = "bin/qemu", "lib", "share"
+BINARY, LIBRARIES, MODULES, FIRMWARE = "bin/qemu", "lib", "modules", "share"
 VMLINUX, INITRD = "kernel/vmlinux", "kernel/initrd"
 """Where a jail has the guest's kernel and initramfs: empty files to mount them on."""
 FLOOR = "7.2"
