@@ -39,7 +39,8 @@ class Boot:
     """Everything the agent is told about this boot."""
 
     __slots__ = (
-        "boot_id", "cmd", "control", "env", "hostname", "runtime", "seed", "ssh", "workdir",
+        "boot_id", "cmd", "control", "env", "hostname", "runtime", "seed", "ssh", "user",
+        "workdir",
     )  # fmt: skip
 
     def __init__(self, document: Mapping[str, object]) -> None:
@@ -66,6 +67,8 @@ class Boot:
         self.seed = read_seed(document.get("seed"))
         workdir = document.get("workdir") or "/root"
         self.workdir = workdir if isinstance(workdir, str) else "/root"
+        user = document.get("user")
+        self.user = user if isinstance(user, str) else ""
 
 
 def read_seed(value: object) -> bytes:

@@ -8,7 +8,9 @@ import os
 import signal
 from collections.abc import Sequence
 
-from bastide_agent.process import Places, SpawnError, kill_tree, spawn, wait
+from bastide_agent.account import NoAccountError, find_account
+from bastide_agent.boot import DEFAULT_ENV
+from bastide_agent.process import Places, SpawnError, find_program, kill_tree, spawn, wait
 from bastide_agent.ring import Ring
 
 OUTPUT_LIMIT = 1024 * 1024  # bytes of output kept
@@ -16,12 +18,16 @@ NOT_STARTED = 127
 
 
 class MainCommand:
-    """Runs it, keeps the last MiB of what it prints (`output`), tells how it ended."""
+    """Runs it, keeps the last MiB of what it prints (`output`), tells how it ended.
 
-    def __init__(self, argv: Sequence[str], places: Places) -> None:
+    It runs as root, or as `user`: an account of the image.
+    """
+
+    def __init__(self, argv: Sequence[str], places: Places, user: str = "") -> None:
         self.output = Ring(OUTPUT_LIMIT)
         self._argv = list(argv)
         self._places = places
+        self._user = user
         self._pid: int | None = None
 
     async def run(self) -> int:
@@ -29,8 +35,9 @@ class MainCommand:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._pid = spawn(self._argv, self._places, (null, writer, writer))
-        except SpawnError as error:
+            argv, places = self._as_user()
+            self._pid = spawn(argv, places, (null, writer, writer))
+        except (SpawnError, NoAccountError) as error:
             self.output.write(f"{error}\n".encode("utf-8", "replace"))
             os.close(reader)
             return NOT_STARTED
@@ -48,6 +55,17 @@ class MainCommand:
             os.close(reader)
             self._pid = None
         return 128 - code if code < 0 else code
+
+    def _as_user(self) -> tuple[list[str], Places]:
+        """What to start, and where, so that the command runs as its user."""
+        if self._user in {"", "root", "0"}:
+            return self._argv, self._places
+        account = find_account(self._user)
+        program = find_program(self._argv[0], self._places.env)
+        own = {"HOME": account.home, "USER": account.name}
+        env = {**self._places.env}
+        env.update((key, own[key]) for key in own if env.get(key) == DEFAULT_ENV[key])
+        return account.command(program, self._argv), Places(env, self._places.workdir)
 
     def _drain(self, fd: int) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -52,7 +52,7 @@ async def serve(boot: Boot) -> int:
         loop.add_signal_handler(number, stopping.set)
     places = Places(boot.env, boot.workdir)
     places.enter()
-    command = MainCommand(boot.cmd, places) if boot.cmd else None
+    command = MainCommand(boot.cmd, places, boot.user) if boot.cmd else None
     runtime = Runtime(boot.runtime, places)
     ssh = SshSwitch(places)
     router = Control(boot, runtime, command, ssh).router

@@ -8,6 +8,7 @@ programs look for one, no C library, no accounts.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -15,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bastide.domain.image import ImageManifest, ImageWords
+from bastide.node.images.packing import pack, read_manifest
 from bastide.node.layout import MOUNT_POINTS
-from bastide.prepare.image import pack, read_manifest
 
 BUSYBOX = Path("/bin/busybox")
 MUSL = Path("/lib/x86_64-linux-musl/libc.so")
@@ -62,7 +63,7 @@ def ensure(image: str, state_dir: Path) -> ImageManifest:
         id=image, image=f"bastide/{image}:test", label=image, desc="an image of the tests",
         category="os", distribution=image, version="1", family="busybox",
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="build-", dir=home) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"build-{os.getpid()}-", dir=home) as scratch:
         tree = Path(scratch) / "tree"
         tree.mkdir(mode=0o755)
         for name in MOUNT_POINTS:

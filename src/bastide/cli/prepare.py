@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def prepare(
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", help="Images to build; may be repeated. Default: all built-in."),
+        typer.Option("--image", help="Images to build; may be repeated. Default: debian-12."),
     ] = None,
 ) -> None:
     """Make what machines need: container runtime, agent bundle, images."""
@@ -31,7 +31,7 @@ def prepare(
 
     need_root("preparing this host")
     state_dir = server_settings().state_dir
-    wanted = [(name, recipe(name)) for name in image] if image else [(r.id, r) for r in RECIPES]
+    wanted = [(name, recipe(name)) for name in image] if image else [(RECIPES[0].id, RECIPES[0])]
     unknown = [name for name, found in wanted if found is None]
     if unknown:
         known = ", ".join(item.id for item in RECIPES)
@@ -76,7 +76,7 @@ class _Steps:
 def missing(settings: Settings) -> list[str]:
     """What `bastide prepare` has still to make before a machine can run."""
     from bastide.domain.image import RECIPES
-    from bastide.prepare.image import read_manifest
+    from bastide.node.images.packing import read_manifest
 
     state = settings.state_dir
     lacking = []

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bastide.doctor.finding import Finding, fail, ok
 from bastide.domain.image import RECIPES
+from bastide.node.images.packing import read_manifest
 from bastide.node.machines.runc import CURRENT, FLOOR, read_version
-from bastide.prepare.image import read_manifest
 from bastide.settings import Settings
 
 # The program and the Debian package that has it.

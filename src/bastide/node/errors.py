@@ -64,6 +64,41 @@ class ImageUnavailable(NodeError):  # noqa: N818
     status = 503
 
 
+class ImageNotFound(NodeError):  # noqa: N818
+    """The registry has no such image."""
+
+    code = "image_not_found"
+    status = 422
+
+
+class ImageDenied(NodeError):  # noqa: N818
+    """The registry does not give the image to these credentials, or the settings forbid it."""
+
+    code = "image_denied"
+    status = 422
+
+
+class ImageRefused(NodeError):  # noqa: N818
+    """The image is broken, hostile, too large or for another kind of machine."""
+
+    code = "image_refused"
+    status = 422
+
+
+class ImageInUse(NodeError):  # noqa: N818
+    """A machine or a snapshot needs the image."""
+
+    code = "image_in_use"
+    status = 409
+
+
+class RegistryUnavailable(NodeError):  # noqa: N818
+    """The registry cannot be reached or breaks off; the same may succeed later."""
+
+    code = "registry_unavailable"
+    status = 503
+
+
 class NoSpace(NodeError):  # noqa: N818
     """The host has no room for it."""
 

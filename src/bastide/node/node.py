@@ -14,6 +14,9 @@ from bastide.domain.machine import Capabilities, ImageInfo
 from bastide.node import inotify, kernel
 from bastide.node.errors import ImageUnavailable, NodeError
 from bastide.node.events import Events
+from bastide.node.images import jobs
+from bastide.node.images.garbage import Garbage
+from bastide.node.images.workshop import Workshop
 from bastide.node.machines.bundle import read_once
 from bastide.node.machines.captures import Captures
 from bastide.node.machines.fleet import Fleet
@@ -44,6 +47,8 @@ class Node:
         self.fleet = Fleet(host, self._tiers, self.events)
         self.captures = Captures(host, self._tiers, self.fleet, self.events)
         self._rehearsal = Rehearsal(host)
+        self.workshop = Workshop(host.settings, host.images)
+        self.garbage = Garbage(self.workshop, self._images_used, host.settings.images.cache_mb)
         self._orphans = Orphans()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,6 +75,7 @@ class Node:
         await self.host.network.setup()
         await asyncio.to_thread(self._open_pool)
         await asyncio.to_thread(self.host.snapshots.sweep)
+        await asyncio.to_thread(jobs.sweep, self.host.images.directory)
         running = await self.fleet.load()
         await self.sweep()
         await asyncio.to_thread(self._mount_images)
@@ -88,6 +94,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.events.close()
+        await self.workshop.close()
         await self.fleet.close()
         await self.host.network.close()
         self.host.cgroups.remove_parent()  # which stays while a machine is in it
@@ -106,6 +113,7 @@ class Node:
             pause = SWEEP_SECONDS
             try:
                 await self.sweep()
+                await self.garbage.collect()
                 if not self._rehearsal.tried:
                     await self._rehearsal.run(self.fleet.ranges())
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
@@ -134,8 +142,14 @@ class Node:
                     self.host.images.mount(image.digest)
 
     async def images(self) -> list[ImageInfo]:
-        """The images of the catalogue, built or not."""
-        return await asyncio.to_thread(self.host.images.list)
+        """The images of the catalogue, built or not, and what was imported and pulled."""
+        used = self._images_used()
+        found = await asyncio.to_thread(self.host.images.list)
+        return [one.model_copy(update={"used": one.digest in used}) for one in found]
+
+    def _images_used(self) -> set[str]:
+        """The images that a machine or a snapshot needs."""
+        return self.fleet.digests() | self.host.snapshots.digests()
 
     def capabilities(self) -> Capabilities:
         """What this node can do, and why not the rest."""

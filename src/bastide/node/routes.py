@@ -14,6 +14,7 @@ from bastide.domain.machine import MachineSpec, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.node.documents import SnapshotRequest, StopRequest, document
 from bastide.node.errors import Invalid
+from bastide.node.image_routes import IMAGE_ROUTES
 from bastide.node.node import Node
 
 PULSE = 15.0
@@ -48,11 +49,6 @@ async def health(request: Request) -> Response:
 async def capabilities(request: Request) -> Response:
     """What this node can do."""
     return _answer(_node(request).capabilities())
-
-
-async def images(request: Request) -> Response:
-    """The images of the catalogue."""
-    return _list("images", await _node(request).images())
 
 
 async def create(request: Request) -> Response:
@@ -174,7 +170,7 @@ _ONE = "/v1/machines/{machine}"
 ROUTES = [
     Route("/v1/health", health),
     Route("/v1/capabilities", capabilities),
-    Route("/v1/images", images),
+    *IMAGE_ROUTES,
     Route("/v1/machines", machines, methods=["GET"]),
     Route("/v1/machines", create, methods=["POST"]),
     Route("/v1/events", events),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import stat
@@ -11,9 +9,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bastide.domain.image import ImageManifest, ImageRecipe, ImageWords
-from bastide.node.layout import MOUNT_POINTS, check_directories, check_image
-from bastide.prepare.archive import PrepareError, host_archive, run
+from bastide.domain.image import ImageManifest, ImageRecipe
+from bastide.node.images.jobs import SCRATCH
+from bastide.node.images.packing import pack, read_manifest
+from bastide.node.layout import MOUNT_POINTS, check_directories
+from bastide.prepare.archive import host_archive, run
+from bastide.prepare.busybox import lay_out
+from bastide.prepare.wheel import install_node
 
 # Left out of every image: nobody reads them there, and they are a fifth of a small system.
 _EXCLUDED = (
@@ -47,26 +49,36 @@ def ensure_image(recipe: ImageRecipe, state_dir: Path, say: Callable[[str], None
     if present and present.key == recipe.key:
         say(f"image {recipe.id}: {present.digest[:12]} is there")
         return present
-    say(f"image {recipe.id}: building from Debian {recipe.suite} (about a minute)")
-    with tempfile.TemporaryDirectory(prefix="build-", dir=home) as scratch:
-        tree = Path(scratch) / "tree"
-        _install(recipe, tree, Path(scratch))
-        say(f"image {recipe.id}: cleaning")
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", dir=home) as scratch:
+        return build(recipe, home, Path(scratch), lambda text: say(f"image {recipe.id}: {text}"))
+
+
+def build(
+    recipe: ImageRecipe, home: Path, scratch: Path, say: Callable[[str], None]
+) -> ImageManifest:
+    """Build an image anew into `home`; `scratch` is an empty directory on the same file system.
+
+    Raises:
+        PrepareError, ImageUnavailable, NoSpace: it cannot be built.
+    """
+    tree = scratch / "tree"
+    if recipe.base == "busybox":
+        say("building from Debian's busybox")
+        tree.mkdir(mode=0o755)
+        software = lay_out(recipe, tree, scratch)
+    else:
+        say(f"building from Debian {recipe.suite} (a minute or two)")
+        _install(recipe, tree, scratch)
         software = _software(recipe, tree)
-        normalise(tree)
-        say(f"image {recipe.id}: packing")
-        manifest = pack(tree, home, recipe.id, recipe.key, software=software)
-    say(f"image {recipe.id}: ready, {manifest.size_bytes // 2**20} MiB")
+    if recipe.wheel is not None:
+        say(f"adding {recipe.wheel}")
+        software = (install_node(recipe.wheel, tree, scratch), *software)
+    say("cleaning")
+    normalise(tree)
+    say("packing")
+    manifest = pack(tree, home, recipe.id, recipe.key, software=software, scratch=scratch)
+    say(f"ready, {manifest.size_bytes // 2**20} MiB")
     return manifest
-
-
-def read_manifest(home: Path, image: str) -> ImageManifest | None:
-    """What is known of a built image, or None when it is not built (or its file is gone)."""
-    try:
-        manifest = ImageManifest.model_validate_json((home / f"{image}.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return manifest if (home / f"{manifest.digest}.erofs").is_file() else None
 
 
 def _install(recipe: ImageRecipe, tree: Path, scratch: Path) -> None:
@@ -124,49 +136,6 @@ def normalise(tree: Path) -> None:
     (tree / ".bastide").chmod(0o755)
     for name in ("tmp", "var/tmp"):
         (tree / name).chmod(0o1777)
-
-
-def pack(
-    tree: Path,
-    home: Path,
-    image: str,
-    key: str,
-    *,
-    software: tuple[str, ...] = (),
-    words: ImageWords | None = None,
-) -> ImageManifest:
-    """Check a tree and pack it into `home/DIGEST.erofs` with its manifest `home/IMAGE.json`.
-
-    `words` is what the catalogue says of an image that is none of its own.
-
-    Raises:
-        ImageUnavailable: the layout is hostile.
-        PrepareError: it cannot be packed.
-    """
-    check_image(tree)
-    descriptor, name = tempfile.mkstemp(prefix=".pack-", suffix=".erofs", dir=home)
-    os.close(descriptor)
-    packed = Path(name)
-    try:
-        packed.unlink()
-        run(["mkfs.erofs", "--quiet", "-zlz4", packed, tree])
-        with packed.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        packed.chmod(0o444)
-        size = packed.stat().st_size
-        packed.rename(home / f"{digest}.erofs")
-    except OSError as error:
-        raise PrepareError(f"the image {image} cannot be written: {error}") from error
-    finally:
-        packed.unlink(missing_ok=True)
-    manifest = ImageManifest(
-        id=image, key=key, digest=digest, size_bytes=size, software=software, words=words
-    )
-    draft = home / f".{image}.json"
-    draft.write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
-    draft.rename(home / f"{image}.json")
-    return manifest
 
 
 def _empty(directory: Path) -> None:

@@ -12,9 +12,10 @@ from bastide.node import loop
 from bastide.node.disks import MIB, Disks
 from bastide.node.errors import BootFailed, ImageUnavailable
 from bastide.node.images import Images
+from bastide.node.images.packing import pack
 from bastide.node.layout import MOUNT_POINTS
 from bastide.node.mounts import mounted
-from bastide.prepare.image import normalise, pack
+from bastide.prepare.image import normalise
 
 pytestmark = pytest.mark.host
 

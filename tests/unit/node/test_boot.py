@@ -46,6 +46,7 @@ def test_the_boot_document() -> None:
         "env": {"KEY": "välue"},
         "cmd": ["echo", "hi"],
         "workdir": "/root",
+        "user": None,
     }
     assert json.loads(boot_document(SPEC.model_copy(update={"cmd": None}), "b", "t"))["cmd"] is None
 

@@ -11,10 +11,10 @@ from bastide.domain.image import RECIPES, ImageManifest, ImageWords, describe, r
 from bastide.node import cgroups
 from bastide.node.errors import BootFailed, ImageUnavailable, Invalid
 from bastide.node.images import Images
+from bastide.node.images.packing import read_manifest
 from bastide.node.layout import MOUNT_POINTS, check_image, check_layout
 from bastide.node.machines.bundle import read_once
 from bastide.prepare.archive import Archive
-from bastide.prepare.image import read_manifest
 
 DIGEST = "d" * 64
 
@@ -137,10 +137,14 @@ def manifest(**changes: object) -> ImageManifest:
 def test_images_that_are_not_built_are_listed_as_such(tmp_path: Path) -> None:
     """The catalogue tells of every recipe; only built ones are ready."""
     images = Images(tmp_path)
-    assert [(item.id, item.ready) for item in images.list()] == [("debian-12", False)]
+    assert [(item.id, item.ready, item.buildable) for item in images.list()] == [
+        (item.id, False, True) for item in RECIPES
+    ]
     with pytest.raises(ImageUnavailable, match="script/up"):
         images.digest("debian-12")
     with pytest.raises(Invalid, match="debian-12"):
+        images.digest("passwd")
+    with pytest.raises(Invalid, match="no image"):
         images.digest("../../etc/passwd")
 
 
@@ -168,7 +172,7 @@ def test_an_image_may_bring_its_own_words(tmp_path: Path) -> None:
     for name in ("own", "debian-12", "other"):
         own = manifest(id=name, words=words)
         (tmp_path / f"{name}.json").write_text(own.model_dump_json())
-    images = Images(tmp_path)
+    images = Images(tmp_path, recipes=RECIPES[:1])
     assert [(item.id, item.label, item.ready) for item in images.list()] == [
         ("debian-12", "Debian 12", True),
         ("own", "Own", True),

@@ -172,6 +172,10 @@ class Fleet:
         entry = self._entries[spec.id] = Entry(record, self._tiers.make(tier, spec.id))
         return entry
 
+    def digests(self) -> set[str]:
+        """The images that the disks of all machines belong to."""
+        return {entry.record.digest for entry in self._entries.values()}
+
     def ranges(self) -> list[IdRange]:
         """The host ids of all machines."""
         return [IdRange(entry.record.first_id) for entry in self._entries.values()]
@@ -212,7 +216,9 @@ class Fleet:
             await self.provide(entry.record)
             await self._move(entry, self._tiers.choose(spec.driver))
             ids = IdRange(entry.record.first_id)
-            boot = await entry.machine.boot(spec, entry.record.digest, ids)
+            digest = entry.record.digest
+            furnished = await asyncio.to_thread(self._host.images.furnish, spec, digest)
+            boot = await entry.machine.boot(furnished, digest, ids)
         except Exception as error:
             entry.passing = None
             text = error.message if isinstance(error, NodeError) else repr(error)

@@ -43,7 +43,7 @@ class Host:
         return cls(
             settings=settings,
             runc=runc,
-            images=Images(state / "images"),
+            images=Images(state / "images", default_registry=settings.images.default_registry),
             disks=Disks(state / "disks"),
             # the nft table's name is what sets two nodes on one host apart; so here too
             cgroups=detect(settings.network.table),
