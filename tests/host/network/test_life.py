@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from bastide.domain.network import NetworkPolicy
-from bastide.node.errors import Conflict, Invalid, NotFound
-from bastide.node.network import Network, SweepCount, link
+from bastide.node.errors import Conflict, Invalid, NotFound, NotReady
+from bastide.node.network import Network, SweepCount, link, rules
+from bastide.node.network.chains import Plan
 from bastide.node.network.names import host_end
+from bastide.node.network.ruleset import Element
 
 from . import stage as world
 from .conftest import settings_in
@@ -23,6 +25,7 @@ from .stage import TABLE, Guest, Machine, Stage
 
 pytestmark = pytest.mark.host
 
+elements = rules.elements
 LINKED = NetworkPolicy(ingress=("203.0.113.0/24",), ingress_ports=(80,))
 
 
@@ -67,6 +70,30 @@ async def test_a_wrong_policy_changes_nothing(stage: Stage) -> None:
     assert stage.internet.reach(machine.ip) == "open"
     with pytest.raises(NotFound):
         await stage.network.attach("ws_none", machine.pid, LINKED)
+
+
+async def test_a_change_the_kernel_refuses_changes_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One element that the kernel does not take: the whole policy before stays, and it is said."""
+    machine = await stage.machine(LINKED)
+    assert machine.reach(world.INTERNET, hold="kept") == "open"
+    wanted = NetworkPolicy(allow_internet=False, ingress=(world.ELSEWHERE,), ingress_ports=(80,))
+
+    def broken(address: IPv4Address, policy: NetworkPolicy, plan: Plan) -> frozenset[Element]:
+        return elements(address, policy, plan) | {Element("no_such_set", (address,))}
+
+    with monkeypatch.context() as broke:
+        broke.setattr(rules, "elements", broken)
+        for _ in range(2):
+            with pytest.raises(NotReady, match="refused a change"):
+                await stage.network.apply(machine.name, wanted)
+            assert machine.talk(name="kept") == "open"
+            assert machine.reach(world.INTERNET) == "open"
+            assert stage.internet.reach(machine.ip) == "open"
+    await stage.network.apply(machine.name, wanted)
+    assert machine.talk(name="kept") != "open"
+    assert stage.internet.reach(machine.ip, deadline=0.3) == "silent"
 
 
 async def test_counters_tell_in_from_out(stage: Stage) -> None:
