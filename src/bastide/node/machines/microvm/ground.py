@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bastide.domain.machine import Resources
 from bastide.node.errors import NotReady
+from bastide.node.machines.microvm.hardware import try_hardware
 from bastide.node.machines.microvm.kernel import Kernel, find_kernel
 from bastide.node.machines.microvm.program import HOME, Qemu
 from bastide.node.machines.microvm.qemu import Accelerator
@@ -49,6 +50,12 @@ class Ground:
         """Learn what there is."""
         await self.qemu.find()
         self.kernel = await asyncio.to_thread(find_kernel, self._state_dir)
+        if self.lacking is None and self.kernel is not None:
+            found = await asyncio.to_thread(
+                try_hardware, self.qemu.home.parent, self.qemu.home, self.kernel
+            )
+            self.accelerator = Accelerator.KVM if found.usable else Accelerator.TCG
+            self.accelerator_reason = found.reason
 
     @property
     def lacking(self) -> str | None:

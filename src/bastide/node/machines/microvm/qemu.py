@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 
 from bastide.node.machines.microvm.guest import GuestFiles
 
@@ -27,8 +28,15 @@ BALLOON = "balloon0"
 DISK = "disk"
 """Names by which QMP speaks of the balloon and of the disk's block device."""
 
+TRIAL = "BASTIDE TRIAL"
+"""What the guest of `trial_argv` says."""
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_MACHINE = "microvm,pic=on,pit=on,rtc=on,isa-serial=on,graphics=off"
 _RDTSC = bytes.fromhex("0f3148c1e2204809d0c3")  # rdtsc; shl rdx,32; or rax,rdx; ret
 _CALIBRATION_SECONDS = 0.2
+_TRANSLATIONS_MB = 128
+"""Of memory for translated code; QEMU would take up to 1 GiB. With less a boot takes longer."""
 
 
 class Accelerator(StrEnum):
@@ -61,8 +69,8 @@ def argv(
     command = [
         program, "-name", "guest=bastide,process=qemu,debug-threads=on",
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-msg", "timestamp=on",
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-machine", "microvm,pic=on,pit=on,rtc=on,isa-serial=on,graphics=off,memory-backend=ram",
+        "-sandbox", _SANDBOX,
+        "-machine", f"{_MACHINE},memory-backend=ram",
         "-object", f"memory-backend-ram,id=ram,size={memory_mb}M",
         "-m", f"{memory_mb}M", "-smp", str(math.ceil(cpus)),
         *_accelerator(accelerator),
@@ -98,6 +106,19 @@ def argv(
     if incoming:
         command += ["-incoming", "defer"]
     return command
+
+
+def trial_argv(kernel: Path, initrd: Path) -> list[str]:
+    """Arguments for a guest on KVM that says `TRIAL` on its console, which is the output, and ends.
+
+    It has no device but that console.
+    """
+    return [
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-sandbox", _SANDBOX, "-machine", _MACHINE, "-m", "128M", *_accelerator(Accelerator.KVM),
+        "-kernel", str(kernel), "-initrd", str(initrd), "-serial", "stdio",
+        "-append", f"{command_line(Accelerator.KVM)} trial=1",
+    ]  # fmt: skip
 
 
 def command_line(accelerator: Accelerator, *, warm: bool = False) -> str:
@@ -146,7 +167,7 @@ def _both(read: Callable[[], int]) -> tuple[int, int]:
 def _accelerator(accelerator: Accelerator) -> list[str]:
     if accelerator is Accelerator.KVM:
         return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    return ["-accel", f"tcg,thread=multi,tb-size={_TRANSLATIONS_MB}", "-cpu", "max"]
 
 
 def _escaped(path: str) -> str:
