@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bastide.domain.instant import now
@@ -350,10 +351,22 @@ class FakeEngine(Engine):
 
 @dataclass
 class FakeAgent(Agent):
-    """Agents of a FakeEngine; `down` makes them silent. `runtime` is what each was told last."""
+    """Agents of a FakeEngine; `down` makes them silent. `runtime` is what each was told last.
+
+    `pieces` are what an archive of any of them holds; `flow` lets the pieces after the first go
+    on; `refusal` is raised by transfers, `broken` ends them in the middle. `unpacked` is what was
+    put where, `asked` what was to be archived.
+    """
 
     engine: FakeEngine
     down: bool = False
+    pieces: list[bytes] = field(default_factory=lambda: [b"files " * 1000, b"more"])
+    flow: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: EngineError | None = None
+    broken: bool = False
+    asked: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
+    unpacked: list[tuple[str, str, bytes]] = field(default_factory=list)
+    policies: list[NetworkPolicy] = field(default_factory=list)
     runtime: dict[str, tuple[bool, str | None]] = field(default_factory=dict)
     ssh: dict[str, SshAccess] = field(default_factory=dict)
 
@@ -372,6 +385,37 @@ class FakeAgent(Agent):
         status = self._find(control)
         self.ssh[status.id] = access
         return AgentSsh(enabled=access.enabled, running=access.enabled)
+
+    @asynccontextmanager
+    async def archive(
+        self, control: ControlAddress, paths: Sequence[str], excludes: Sequence[str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        status = self._find(control)
+        self.asked.append((status.id, list(paths), list(excludes)))
+        self.policies.append(self.engine.machines[status.id].policy)
+        if self.refusal is not None:
+            raise self.refusal
+        yield self._flowing()
+
+    async def _flowing(self) -> AsyncIterator[bytes]:
+        yield self.pieces[0]
+        await self.flow.wait()
+        if self.broken:
+            raise AgentUnavailable("the fake agent broke off")
+        for piece in self.pieces[1:]:
+            yield piece
+
+    async def unpack(
+        self, control: ControlAddress, dest: str, content: AsyncIterator[bytes]
+    ) -> int:
+        status = self._find(control)
+        self.policies.append(self.engine.machines[status.id].policy)
+        received = b"".join([piece async for piece in content])
+        await self.flow.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.unpacked.append((status.id, dest, received))
+        return 7
 
     async def close(self) -> None:
         return

@@ -21,11 +21,13 @@ from pydantic import (
     field_validator,
 )
 
+from bastide.domain.archive import ArchiveSource
 from bastide.domain.egress import canonical, destinations, range_of
 from bastide.domain.lease import Action, Ttl
 from bastide.domain.machine import CONTROL_PORT
 from bastide.domain.network import MAX_ENTRIES
 from bastide.domain.restart import RestartPolicy
+from bastide.domain.text import plain_text
 
 MAX_TEXT_BYTES = 64 * 1024
 MAX_ARGUMENTS = 1024
@@ -57,21 +59,6 @@ LATER = {
     "preset": "presets are not available; choose an image instead",
 }
 _ALSO_FINE: dict[str, tuple[object, ...]] = {"outbound_mode": ("managed",)}
-
-
-def plain_text(value: str) -> str:
-    """The text, if a process can be given it.
-
-    Raises:
-        ValueError: it holds NUL or lone surrogates.
-    """
-    if "\x00" in value:
-        raise ValueError("must not contain a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode text") from None
-    return value
 
 
 def _readable(value: Any) -> Any:
@@ -310,6 +297,10 @@ class Config(BaseModel):
     ttl: Ttl | None = None
     ttl_action: Action | None = None
     remove_on_exit: StrictBool | None = None
+
+    archive: ArchiveSource | None = Field(
+        None, description="begin with the files of this archive; at creation only"
+    )
 
     idle: Later = None
     workloads: Later = None

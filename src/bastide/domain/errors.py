@@ -137,6 +137,23 @@ class LimitReached(BastideError):
         super().__init__(message, extra={"current": current, "max": maximum})
 
 
+class ArchiveLimitReached(LimitReached):
+    """As many archives, or as many bytes of them, as may be."""
+
+    code = "ARCHIVE_LIMIT_REACHED"
+    meaning = "There are as many archives as there may be, or they take as much room as they may."
+    hint = "Delete some with delete_file=true, or ask the operator for a higher limit."
+
+
+class RangeNotSatisfiable(BastideError):
+    """The bytes that were asked for are not in the file."""
+
+    code = "range_not_satisfiable"
+    status = 416
+    meaning = "The file does not have the bytes that the Range header asks for."
+    hint = "Content-Range tells how many it has."
+
+
 class RunningPoolReached(LimitReached):
     """The resources of the running workspaces."""
 
@@ -207,6 +224,15 @@ class VmUnavailable(BastideError):
     status = 503
     meaning = "The machine cannot be reached now."
     hint = "Try again in a few seconds."
+
+
+class StorageUnavailable(BastideError):
+    """Where archives are kept cannot be used now, or is full."""
+
+    code = "storage_unavailable"
+    status = 503
+    meaning = "The storage of archives cannot be used now, or has no room."
+    hint = "Delete archives, or tell the operator of this server; the message says what is wrong."
 
 
 class NotReady(BastideError):

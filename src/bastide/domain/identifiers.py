@@ -1,4 +1,4 @@
-"""Identifiers of accounts, keys, workspaces and operations (spec control-plane 1.6)."""
+"""Identifiers of accounts, keys, workspaces, operations and archives (spec control-plane 1.6)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ ACCOUNT: Final = "acc"
 KEY: Final = "key"
 WORKSPACE: Final = "ws"
 OPERATION: Final = "op"
+ARCHIVE: Final = "arc"
 
 
 def new_id(prefix: str) -> str:

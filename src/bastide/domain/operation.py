@@ -20,6 +20,8 @@ class OperationKind(StrEnum):
     RESIZE = "resize"
     SNAPSHOT = "snapshot"
     RESTORE = "restore"
+    ARCHIVE = "archive"
+    UNPACK = "unpack"
     DESTROY = "destroy"
     DELETE = "delete"
 

@@ -55,10 +55,14 @@ _DOING = {
     OperationKind.RESIZE: "being resized",
     OperationKind.SNAPSHOT: "being captured in a snapshot",
     OperationKind.RESTORE: "going back to its snapshot",
+    OperationKind.ARCHIVE: "being archived",
+    OperationKind.UNPACK: "taking up an archive",
     OperationKind.DESTROY: "being destroyed",
     OperationKind.DELETE: "being deleted",
 }
 
+_ARCHIVES = frozenset({OperationKind.ARCHIVE, OperationKind.UNPACK})
+_WAITING = frozenset({OperationKind.RESIZE, OperationKind.SNAPSHOT}) | _ARCHIVES
 _OF_RUNNING = frozenset({OperationKind.PAUSE, OperationKind.RESUME, OperationKind.SNAPSHOT})
 
 
@@ -145,10 +149,10 @@ def _judge_idle(kind: OperationKind, now: Condition, *, force: bool) -> Verdict:
 def _judge_busy(kind: OperationKind, now: Condition, doing: OperationKind) -> Verdict:
     """The verdict while `doing` is going on.
 
-    A change of sizes and a snapshot never take the place of something else, which would then be
-    left undone, and never join another, which may be of other sizes or end otherwise.
+    A change of sizes, a snapshot and an archive never take the place of something else, which
+    would then be left undone, and never join another, which may be of other sizes or end otherwise.
     """
-    if kind not in {OperationKind.RESIZE, OperationKind.SNAPSHOT}:
+    if kind not in _WAITING:
         if now.automatic:
             return Verdict(Answer.BEGIN, supersede=True)
         if doing is kind:
@@ -202,11 +206,28 @@ def _objection(kind: OperationKind, now: Condition) -> str:
         return "the workspace is paused; let it go on with POST /workspace/:id/resume"
     if kind in _OF_RUNNING and not up:
         return "the workspace is not running; start it with POST /workspace/:id/start"
+    if kind in _ARCHIVES:
+        return _objection_to_archives(now)
     if kind is OperationKind.RESIZE and paused:
         return (
             "the workspace is paused; resume it first, or save the sizes for the next start "
             "with apply: false"
         )
+    return ""
+
+
+def _objection_to_archives(now: Condition) -> str:
+    """Why files cannot be read or written: they can in one that runs, and one that is stopped."""
+    if now.observed is MachineState.PAUSED:
+        return (
+            "the workspace is paused, and nothing in it can read its files; resume it, or stop it"
+        )
+    if now.observed is MachineState.RUNNING:
+        return ""
+    if now.observed is MachineState.ABSENT:
+        return "the workspace was destroyed and has no disk; start it first"
+    if now.desired is not DesiredState.STOPPED:
+        return "the workspace does not run although it should; wait until it does, or stop it"
     return ""
 
 

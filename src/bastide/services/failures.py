@@ -12,6 +12,8 @@ from bastide.domain.errors import (
     MachineNotRunning,
     NotFound,
     NotSupported,
+    StorageUnavailable,
+    ValidationFailed,
     VmUnavailable,
 )
 from bastide.domain.machine import MEMORY_IN_USE
@@ -48,6 +50,12 @@ def failure_of_operation(operation: Operation) -> BastideError:
         MEMORY_IN_USE: Conflict(f"The sizes stay as they were: {message}.", state="running"),
         "no_snapshot": NotFound(f"There is nothing to restore: {message}.", details=details),
         "unsupported": NotSupported(f"The {operation.kind} is not possible: {message}."),
+        "archive_gone": NotFound(f"There is no such archive: {message}.", details=details),
+        "archive_paths": ValidationFailed("vm_paths", f"{message}.", details=details),
+        "archive_too_large": Conflict(f"The archive is too large: {message}.", details=details),
+        "archive_cancelled": Conflict(f"The archive was given up: {message}.", details=details),
+        "workspace_full": Conflict(f"The files do not fit: {message}.", details=details),
+        "storage": StorageUnavailable(f"{message}.", details=details),
         "conflict": Conflict(f"The {operation.kind} was refused: {message}.", state="conflict"),
     }
     if code in told:

@@ -69,6 +69,22 @@ def spec_of(row: Workspace, pids: int) -> MachineSpec:
     )
 
 
+def resting_spec_of(row: Workspace, pids: int) -> MachineSpec:
+    """A boot for the sake of the files alone: the agent and nothing else, and no network.
+
+    No command of the owner runs, nobody reaches it, and it reaches nobody.
+    """
+    return spec_of(row, pids).model_copy(
+        update={
+            "network": NetworkPolicy(allow_internet=False),
+            "runtime": RuntimeAccess(),
+            "ssh": SshAccess(),
+            "env": {},
+            "cmd": None,
+        }
+    )
+
+
 def resources_of(row: Workspace, pids: int) -> Resources:
     """The limits the row asks for."""
     return Resources(cpus=row.cpus, memory_mb=row.memory_mb, disk_mb=row.disk_mb, pids=pids)

@@ -10,10 +10,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, ForeignKey, Index, Integer, MetaData, String, Text, false, text
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from bastide.domain.identifiers import ACCOUNT, KEY, OPERATION, WORKSPACE, new_id
+from bastide.domain.archive import ArchiveState
+from bastide.domain.identifiers import ACCOUNT, ARCHIVE, KEY, OPERATION, WORKSPACE, new_id
 from bastide.domain.instant import now
 from bastide.domain.lease import TtlAction
 from bastide.domain.lifecycle import DesiredState, Mode
@@ -171,6 +183,41 @@ class Workspace(Table):
     def __repr__(self) -> str:
         """Without secrets, whatever logs it."""
         return f"Workspace({self.id!r})"
+
+
+class Archive(Table):
+    """A backup of a workspace's files; it outlives the workspace.
+
+    `file` is its opaque name where archives are kept, `operation_id` what makes it. `size_bytes`
+    and `sha256` are of the compressed file, `tar_bytes` of what is in it. `consistency` is what the
+    workspace was meanwhile: `running` or `stopped`. `disk_mb` is the disk it came from, in MiB.
+    """
+
+    __tablename__ = "archives"
+    __table_args__ = (
+        Index("uq_archives_workspace_id_version", "workspace_id", "version", unique=True),
+        Index("ix_archives_account_id_state", "account_id", "state"),
+        Index("ix_archives_state", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=lambda: new_id(ARCHIVE))
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
+    version: Mapped[str] = mapped_column(String(64))
+    state: Mapped[ArchiveState] = mapped_column(words(ArchiveState), default=ArchiveState.CREATING)
+    file: Mapped[str] = mapped_column(String(80))
+    operation_id: Mapped[str | None] = mapped_column(String(32))
+    vm_paths: Mapped[list[str]] = mapped_column(Document, default=list)
+    exclude_vm_paths: Mapped[list[str]] = mapped_column(Document, default=list)
+    image: Mapped[str] = mapped_column(String(255))
+    disk_mb: Mapped[int] = mapped_column(Integer)
+    consistency: Mapped[str] = mapped_column(String(16))
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    tar_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=now)
+    completed_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class Operation(Table):

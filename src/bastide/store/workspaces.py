@@ -105,6 +105,16 @@ class Workspaces:
         rows = list(found)
         return next((row for row in rows if row.id == reference), rows[0] if rows else None)
 
+    async def find_deleted(self, account_id: str, workspace_id: str) -> Workspace | None:
+        """By id within an account, if it is deleted; its archives may still be there."""
+        return await self._session.scalar(
+            select(Workspace).where(
+                Workspace.account_id == account_id,
+                Workspace.id == workspace_id[:40],
+                Workspace.deleted_at.is_not(None),
+            )
+        )
+
     async def by_idempotency_key(self, account_id: str, key: str) -> Workspace | None:
         """The workspace an earlier request with this key made."""
         return await self._one(Workspace.account_id == account_id, Workspace.idempotency_key == key)
