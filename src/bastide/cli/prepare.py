@@ -19,7 +19,7 @@ def prepare(
         typer.Option("--image", help="Images to build; may be repeated. Default: debian-12."),
     ] = None,
 ) -> None:
-    """Make what machines need: container runtime, agent bundle, images."""
+    """Make what machines need: container runtime, emulator and kernel, agent bundle, images."""
     from bastide.cli.configuration import server_settings
     from bastide.cli.fault import Fault, need_root
     from bastide.domain.image import RECIPES, recipe
@@ -41,6 +41,7 @@ def prepare(
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         ensure_runtime(state_dir, say)
         _snapshots(state_dir, say)
+        _microvms(state_dir, say)
         build_bundle(state_dir, lambda text: say(f"agent: {text}"))
         for _, found in wanted:
             if found is not None:
@@ -61,6 +62,22 @@ def _snapshots(state_dir: Path, say: Callable[[str], None]) -> None:
         ensure_criu(state_dir, say)
     except PrepareError as error:
         say(f"snapshots: there will be none: {error}")
+
+
+def _microvms(state_dir: Path, say: Callable[[str], None]) -> None:
+    """Have emulator and guest kernel; a host that cannot has containers, and is told so."""
+    from bastide.node.machines.microvm.hardware import try_hardware
+    from bastide.prepare.archive import PrepareError
+    from bastide.prepare.kernel import ensure_kernel
+    from bastide.prepare.qemu import ensure_qemu
+
+    try:
+        home, kernel = ensure_qemu(state_dir, say), ensure_kernel(state_dir, say)
+    except PrepareError as error:
+        say(f"microVMs: there will be none: {error}")
+        return
+    found = try_hardware(state_dir / "runtime", home, kernel)
+    say(f"microVMs: {'at full speed' if found.usable else 'emulated'}: {found.reason}")
 
 
 class _Steps:

@@ -32,6 +32,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield programs.python()
     yield programs.debian()
     yield programs.runtime(settings)
+    yield programs.microvms(settings)
     yield programs.prepared(settings)
     yield programs.users(settings)
     yield storage.space(settings)

@@ -7,9 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from bastide.doctor.finding import Finding, fail, ok
+from bastide.doctor.finding import Finding, fail, ok, warn
 from bastide.domain.image import RECIPES
 from bastide.node.images.packing import read_manifest
+from bastide.node.machines.microvm.hardware import known_hardware
+from bastide.node.machines.microvm.kernel import find_kernel
+from bastide.node.machines.microvm.program import HOME as QEMU
+from bastide.node.machines.microvm.program import read_version as read_qemu
 from bastide.node.machines.runc import CURRENT, FLOOR, read_version
 from bastide.settings import Settings
 
@@ -60,6 +64,24 @@ def runtime(settings: Settings) -> Finding:
     if not found.safe:
         return fail("container runtime", f"runc {found.text} is unsafe", "bastide prepare")
     return ok("container runtime", f"runc {found.text} (floor {FLOOR})")
+
+
+def microvms(settings: Settings) -> Finding:
+    """Whether workspaces can have a kernel of their own: which, and what runs it."""
+    qemu = read_qemu(settings.state_dir / "runtime" / QEMU)
+    kernel = find_kernel(settings.state_dir)
+    if qemu is None or kernel is None:
+        missing = "emulator" if qemu is None else "guest kernel"
+        return warn("microVMs", f"none: no {missing}; workspaces share this host's kernel",
+                    "bastide prepare")  # fmt: skip
+    hardware = known_hardware(settings.state_dir / "runtime")
+    how = "not tried on hardware yet"
+    if hardware is not None:
+        how = f"{'hardware' if hardware.usable else 'emulated'}: {hardware.reason}"
+    record = kernel.record
+    return ok(
+        "microVMs", f"qemu {qemu.text}, guest kernel {record.release} ({record.package}), {how}"
+    )
 
 
 def prepared(settings: Settings) -> Finding:

@@ -45,15 +45,32 @@ def try_hardware(runtime: Path, home: Path, kernel: Kernel) -> Hardware:
         return Hardware(usable=False, reason=f"{_DEVICE} {there}")
     key = [_BOOT_ID.read_text().strip(), home.resolve().name, kernel.record.digest]
     cache = runtime / _CACHE
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(cache.read_text())
-        if known["key"] == key:
-            return Hardware(usable=bool(known["usable"]), reason=str(known["reason"]))
+    known = _read(cache)
+    if known is not None and known[0] == key:
+        return known[1]
     found = _boot(home, kernel)
     draft = cache.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps({"key": key, "usable": found.usable, "reason": found.reason}))
     draft.replace(cache)
     return found
+
+
+def known_hardware(runtime: Path) -> Hardware | None:
+    """What was found since the host was started; None when it was not tried."""
+    if not _DEVICE.exists():
+        return Hardware(usable=False, reason=f"{_DEVICE} is not there")
+    known = _read(runtime / _CACHE)
+    if known is None or known[0][:1] != [_BOOT_ID.read_text().strip()]:
+        return None
+    return known[1]
+
+
+def _read(cache: Path) -> tuple[list[str], Hardware] | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(cache.read_text())
+        found = Hardware(usable=bool(known["usable"]), reason=str(known["reason"]))
+        return list(known["key"]), found
+    return None
 
 
 def _boot(home: Path, kernel: Kernel) -> Hardware:
