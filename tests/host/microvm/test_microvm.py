@@ -36,7 +36,7 @@ class TestMicroVm(MachineContract):
         self.made: list[MicroVm] = []
 
         async def build(behaviour: str) -> Machine:
-            timeout = 8.0 if behaviour == "silent" else 60.0
+            timeout = 1.0 if behaviour == "silent" else 60.0
             machines = ground.settings.machines.model_copy(update={"boot_timeout": timeout})
             settings: Settings = ground.settings.model_copy(update={"machines": machines})
             argv = script(BEHAVIOURS[behaviour])

@@ -22,7 +22,7 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node import kernel
 from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, NoSnapshot, NoSpace, NotFound, Unsupported
-from bastide.node.machines import revival
+from bastide.node.machines import renewal
 from bastide.node.machines.criu import Criu
 from bastide.node.machines.host import Host
 from bastide.node.network import Network
@@ -191,7 +191,7 @@ async def test_the_agent_is_out_of_reach_until_it_has_its_new_tokens(
         reached.append(address)
         await tell(address, *arguments)
 
-    monkeypatch.setattr(revival, "tell", told)
+    monkeypatch.setattr(renewal, "tell", told)
     restored = await node.captures.bring_back(SPEC)
     assert reached == [restored.address]
     assert "tasks" in await request(node, "GET", "/exec")

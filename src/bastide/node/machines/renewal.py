@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from bastide.domain.machine import RUNTIME_PORT, SSH_PORT, MachineSpec
 from bastide.domain.network import NetworkPolicy
@@ -26,13 +27,20 @@ def shut(wanted: NetworkPolicy) -> NetworkPolicy:
 
 
 async def renew(
-    host: Host, spec: MachineSpec, snapshot: SnapshotRecord, record: BootRecord
+    host: Host,
+    spec: MachineSpec,
+    snapshot: SnapshotRecord,
+    record: BootRecord,
+    going_on: Mapping[str, object] | None = None,
 ) -> None:
     """Make the agent that came back the agent of the boot `record`.
+
+    `going_on` is what one with a kernel of its own must know besides.
 
     Raises:
         BootFailed: it does not answer.
     """
     told = spec.model_copy(update={"env": {}, "cmd": None})
     document = json.loads(boot_document(told, record.boot_id, record.token))
-    await tell(str(host.network.address(spec.id)), snapshot.boot.token, "renew", document)
+    told_all = {**document, **(going_on or {})}
+    await tell(str(host.network.address(spec.id)), snapshot.boot.token, "renew", told_all)

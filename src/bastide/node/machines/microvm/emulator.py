@@ -87,4 +87,4 @@ class Emulator:
 
     def _heard(self, event: str, data: dict[str, Any]) -> None:
         told = str(data.get("reason", ""))[:100]
-        _log.info("machine.event", workspace=self._machine, event_name=event[:100], reason=told)
+        _log.debug("machine.emulator", workspace=self._machine, said=event[:100], reason=told)

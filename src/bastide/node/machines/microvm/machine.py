@@ -16,6 +16,7 @@ import structlog
 from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, kernel
+from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, Unsupported
 from bastide.node.machines import renewal
 from bastide.node.machines.boot import Clock, boot_document, shown
@@ -26,7 +27,7 @@ from bastide.node.machines.machine import Machine
 from bastide.node.machines.microvm import launch, memory
 from bastide.node.machines.microvm.emulator import Emulator
 from bastide.node.machines.microvm.ground import Shape
-from bastide.node.machines.microvm.guest import BootDocument, GuestNetwork
+from bastide.node.machines.microvm.guest import BootDocument, GuestNetwork, going_on, new_seed
 from bastide.node.machines.microvm.launch import Launch
 from bastide.node.machines.microvm.qmp import QmpError
 from bastide.node.process import Ended, Process
@@ -123,6 +124,7 @@ class MicroVm(Machine):
         with clock.stage("agent"):
             await port.send(self._document(launching.spec, record).to_bytes())
             await port.until(lambda said: said.ready)
+            await self._go_on(record)
         return self._ready(record, clock)
 
     async def _create(self, launching: Launch, clock: Clock) -> BootRecord:
@@ -149,7 +151,7 @@ class MicroVm(Machine):
         return BootDocument(
             hostname=spec.hostname,
             argv=self._host.argv,
-            agent=boot_document(spec, record.boot_id, record.token),
+            agent=boot_document(spec, record.boot_id, record.token, seed=new_seed()),
             env=AGENT_ENV,
             network=GuestNetwork(
                 address=place.address,
@@ -198,7 +200,8 @@ class MicroVm(Machine):
         process, port = self.process, self._emulator.port
         if process is None or not process.alive:
             return
-        await self.resume()
+        if self.paused:
+            await self._thaw()
         if port is not None and await port.ask_to_stop():
             with suppress(TimeoutError):
                 await process.wait(grace)
@@ -223,16 +226,29 @@ class MicroVm(Machine):
             await self._emulator.qmp.run("stop")
             self.paused = True
 
+    async def _go_on(self, record: BootRecord) -> None:
+        """Tell the agent the time, which stood still with its guest, and fresh randomness."""
+        address = self._host.network.address(self.id)
+        try:
+            await tell(str(address), record.token, "wake", going_on())
+        except BootFailed as error:  # it may be busy, or was ended; its guest goes on
+            _log.info("machine.agent_silent", workspace=self.id, reason=error.message)
+
     async def resume(self) -> None:
         """See `Machine.resume`."""
         if self.paused:
-            process = self.process
-            try:
-                await self._emulator.qmp.run("cont")
-            except QmpError:
-                if process is None or process.alive:
-                    raise
-            self.paused = False
+            await self._thaw()
+            if self.boot_record is not None:
+                await self._go_on(self.boot_record)
+
+    async def _thaw(self) -> None:
+        process = self.process
+        try:
+            await self._emulator.qmp.run("cont")
+        except QmpError:
+            if process is None or process.alive:
+                raise
+        self.paused = False
 
     async def resize(self, resources: Resources) -> None:
         """See `Machine.resize`. A guest is as large as it was when it was started."""
@@ -299,7 +315,7 @@ class MicroVm(Machine):
                 await memory.load(qmp, images)
                 await qmp.run("cont")
             with clock.stage("agent"):
-                await renewal.renew(self._host, spec, snapshot, record)
+                await renewal.renew(self._host, spec, snapshot, record, going_on())
                 await self._host.network.apply(self.id, spec.network)
             return self._ready(record, clock)
         except BaseException:
