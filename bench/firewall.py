@@ -11,6 +11,8 @@ workspaces in further ones; nothing leaves this machine. Figures:
 - `lost_packets`: of a steady flow between two workspaces while a third one's policy is changed
   200 times a second, with 2000 policies loaded (`flow_packets` were sent);
 - `changes_per_second` that were really made;
+- `rebuild_ms`, `rebuild_lost_packets`: the same while the whole table is written anew, as the
+  node's sweep does, again and again;
 - `quiet_ms`, `flooded_ms`: an exchange between two workspaces, without and with a third one that
   floods connections, packets and names.
 """
@@ -218,6 +220,7 @@ async def run(seconds: float, turns: int) -> dict[str, Samples]:
             shares = [100 * walled / alone for walled, alone in pairs]
             results["firewall_share"] = Samples(shares, len(shares), "%")
             results |= await _changes(network, client, names[2], addresses[1], seconds * 3)
+            results |= await _rebuilds(network, client, policies, addresses[1], seconds)
             results |= await _flood(client, third, addresses, str(network.gateway), turns)
         finally:
             await network.teardown()
@@ -248,6 +251,27 @@ async def _changes(
         "changes_per_second": Samples([len(times) / elapsed], 1, "1/s"),
         "flow_packets": Samples([sent], 1, "packets"),
         "lost_packets": Samples([lost], 1, "packets"),
+    }
+
+
+async def _rebuilds(
+    network: Network,
+    client: Machine,
+    policies: dict[IPv4Address, NetworkPolicy],
+    target: str,
+    seconds: float,
+) -> dict[str, Samples]:
+    """A flow between two while everybody's rules are written anew."""
+    flow = client.python(SEND, target, FLOW, seconds, PACE)
+    times: list[float] = []
+    while flow.poll() is None:
+        began = time.perf_counter()
+        await network._firewall.rebuild(policies)  # noqa: SLF001
+        times.append((time.perf_counter() - began) * 1000)
+    _, lost = await said(flow)
+    return {
+        "rebuild_ms": Samples(times, len(times)),
+        "rebuild_lost_packets": Samples([lost], 1, "packets"),
     }
 
 

@@ -229,6 +229,12 @@ def leftovers() -> list[str]:
     return found
 
 
+def buckets() -> list[str]:
+    """The token buckets on the tests' links, as `tc` shows them."""
+    shown = run("tc", "qdisc", "show").splitlines()
+    return [line for line in shown if "qdisc tbf" in line and "0ad3" in line.split(" dev ")[1]]
+
+
 def devices(pattern: str) -> list[str]:
     """Network devices of the host."""
     return sorted(path.name for path in Path("/sys/class/net").glob(pattern))

@@ -47,15 +47,31 @@ async def test_bandwidth_is_bounded_both_ways(stage: Stage) -> None:
     machine = await stage.machine(NetworkPolicy(bandwidth_mbps=MBPS))
     # An echo goes through both buckets at once, so this is the rate of each.
     assert MBPS * 0.4 < rate(machine) < MBPS * 1.2
-    assert world.run("tc", "qdisc", "show").count("qdisc tbf") == 2
+    assert len(world.buckets()) == 2
     await stage.network.apply(machine.name, NetworkPolicy(bandwidth_mbps=MBPS / 2))
     assert rate(machine) < MBPS * 0.6
     assert machine.reach(world.METADATA) == "refused"
     await stage.network.sweep({})
     assert rate(machine) < MBPS * 0.6
     await stage.network.apply(machine.name, NetworkPolicy())
-    assert "tbf" not in world.run("tc", "qdisc", "show")
+    assert world.buckets() == []
     assert world.devices("bi0ad3*") == []
+
+
+async def test_the_server_bounds_every_workspace(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`machines.bandwidth_mbps` holds without a limit of the workspace's own, and above one."""
+    settings = stage.network._settings
+    machines = settings.machines.model_copy(update={"bandwidth_mbps": MBPS})
+    bounded = settings.model_copy(update={"machines": machines})
+    monkeypatch.setattr(stage.network, "_settings", bounded)
+    machine = await stage.machine()
+    for own, rate_in_force in ((None, 20), (5.0, 5), (1000.0, 20), (None, 20)):
+        await stage.network.apply(machine.name, NetworkPolicy(bandwidth_mbps=own))
+        assert [f"rate {rate_in_force}Mbit" in line for line in world.buckets()] == [True, True]
+    await stage.network.sweep({})
+    assert ["rate 20Mbit" in line for line in world.buckets()] == [True, True]
 
 
 async def test_a_limited_machine_that_goes_leaves_no_device(stage: Stage) -> None:
