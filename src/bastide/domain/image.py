@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bastide.domain.machine import ImageInfo, ImageOrigin
 
 BUILD = 2  # raise it when the way images are built changes what is in them
-NAME = r"^[a-z0-9][a-z0-9.-]{0,62}$"
+NAME = r"^[a-z0-9][a-z0-9.-]{0,79}$"
 """What an image of the catalogue may be called."""
 
 

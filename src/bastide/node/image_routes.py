@@ -66,7 +66,7 @@ async def bring_in(request: Request) -> Response:
         )  # fmt: skip
     except ValueError:
         raise Invalid(
-            "the name has 1 to 63 lower-case letters, digits, dots and hyphens", field="name"
+            "the name has 1 to 80 lower-case letters, digits, dots and hyphens", field="name"
         ) from None
     workshop = _node(request).workshop
     place = await workshop.receive(request.stream())

@@ -173,6 +173,7 @@ def _opened(path: Path) -> Iterator[Source]:
 @contextmanager
 def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
     argv = ["zstd", "-dcq", _ZSTD_MEMORY]
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # what is in our buffer it would not see
     try:
         running = subprocess.Popen(
             argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
