@@ -32,6 +32,8 @@ AGAIN = 0.2
 PATIENCE = 2.0
 MOST_HELD = 20_000
 """Grants that are remembered."""
+MOST_UNREAD = 1 << 20
+"""Bytes the node has not read yet; beyond, it is not told for the log what was answered."""
 _log = structlog.get_logger(__name__)
 
 
@@ -116,6 +118,9 @@ class Node:
         self, workspace: IPv4Address, name: str, addresses: Iterable[IPv4Address] = ()
     ) -> None:
         """Tell what a workspace was told, or with no addresses that it was refused a name."""
+        writer = self._writer
+        if writer is None or writer.transport.get_write_buffer_size() > MOST_UNREAD:
+            return
         told = Told(workspace=workspace, name=name, addresses=tuple(addresses)[:MOST_ADDRESSES])
         try:
             self._write(FromResolver(told=told))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bastide.domain.resolving import FromNode, FromResolver, Grant, Restriction, Restrictions
-from bastide.resolver.node import Away, Node
+from bastide.resolver.node import MOST_UNREAD, Away, Node
 
 WORKSPACE, ONE = IPv4Address("10.211.0.2"), IPv4Address("203.0.113.1")
 
@@ -119,3 +119,29 @@ async def test_a_node_that_goes_away_grants_nothing(pair: tuple[Desk, Node]) -> 
             while True:
                 await node.grant(WORKSPACE, "a.example", [ONE], 4000)
     assert node.names(WORKSPACE) is not None
+
+
+async def test_a_node_that_does_not_read_costs_no_memory(tmp_path: Path) -> None:
+    """What was answered is told for the log only as far as the node keeps up."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_unix_server(never_read, str(tmp_path / "socket"))
+    node = Node(tmp_path / "socket")
+    running = asyncio.create_task(node.run())
+    async with asyncio.timeout(60):
+        while node._writer is None or not held:  # noqa: ASYNC110 - it has no event of its own
+            await asyncio.sleep(0.01)
+    transport = node._writer.transport
+    for number in range(20_000):
+        node.tell(WORKSPACE, f"{number}.{'a' * 200}.example")
+    assert MOST_UNREAD < transport.get_write_buffer_size() < MOST_UNREAD + 1024
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    server.close()
+    for one in (transport, *(writer.transport for writer in held)):
+        one.abort()
+    await asyncio.sleep(0)
