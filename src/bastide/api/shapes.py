@@ -188,8 +188,8 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
         "expires_at": _iso(row.lease_expires_at),
         "created_at": iso(row.created_at),
         "idle": None,
-        "snapshot_supported": able.snapshot,
-        "snapshot_unavailable_reason": able.snapshot_unavailable_reason,
+        "snapshot_supported": tier.snapshot,
+        "snapshot_unavailable_reason": tier.snapshot_unavailable_reason,
         "pause_supported": able.pause,
     }
 
@@ -197,13 +197,21 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
 def machine(found: MachineView) -> dict[str, Any]:
     """What GET /workspace/:id/info tells of the machine; timings in milliseconds."""
     row, seen = found.workspace.row, found.machine
+    wanted = row.config.get("driver")
+    tier = found.capabilities.tier_of((seen.tier if seen else None) or wanted)
     return {
         "id": row.id,
         "status": found.workspace.condition.status.value,
         "state": seen.state.value if seen else "absent",
-        "tier": (seen.tier if seen else None) or found.capabilities.tier,
-        "tier_reason": found.capabilities.tier_reason,
-        "runtime": found.capabilities.runtime,
+        "driver": wanted or Driver.AUTO.value,
+        "tier": tier.tier,
+        "tier_reason": "it was asked for"
+        if wanted == tier.tier
+        else found.capabilities.tier_reason,
+        "runtime": tier.runtime or found.capabilities.runtime,
+        "kernel": tier.kernel,
+        "accelerator": tier.accelerator,
+        "accelerator_reason": tier.reason if tier.accelerator else None,
         "image": row.image,
         "ip": row.address,
         "boot_id": seen.boot_id if seen else None,
@@ -213,8 +221,8 @@ def machine(found: MachineView) -> dict[str, Any]:
         "resources": sizes(row),
         "last_exit": row.observed_exit,
         "error": seen.error if seen else None,
-        "snapshot_supported": found.capabilities.snapshot,
-        "snapshot_unavailable_reason": found.capabilities.snapshot_unavailable_reason,
+        "snapshot_supported": tier.snapshot,
+        "snapshot_unavailable_reason": tier.snapshot_unavailable_reason,
         "pause_supported": found.capabilities.pause,
         "snapshot": snapshot(seen.snapshot) if seen else None,
     }

@@ -24,7 +24,7 @@ from pydantic import (
 from bastide.domain.archive import ArchiveSource
 from bastide.domain.egress import canonical, destinations, range_of
 from bastide.domain.lease import Action, Ttl
-from bastide.domain.machine import CONTROL_PORT
+from bastide.domain.machine import CONTROL_PORT, Driver
 from bastide.domain.network import MAX_ENTRIES
 from bastide.domain.restart import RestartPolicy
 from bastide.domain.text import plain_text
@@ -285,6 +285,7 @@ class Config(BaseModel):
     writable_size_mb: Disk | None = Field(None, description="older name of disk_size_mb")
     env: Annotated[dict[str, str], BeforeValidator(_environment)] | None = None
     cmd: Annotated[tuple[str, ...] | None, BeforeValidator(_argv)] = None
+    driver: Driver | None = Field(None, description="what runs it; for admins")
     restart_policy: RestartPolicy | None = None
     max_restarts: Count | None = None
     keep_logs: StrictBool | None = None
@@ -347,7 +348,7 @@ class Config(BaseModel):
         """What the owner said beside sizes and network, in the form it is stored and shown."""
         kept = self.model_dump(
             mode="json",
-            include={"restart_policy", "max_restarts", "keep_logs", "static_network"}
+            include={"driver", "restart_policy", "max_restarts", "keep_logs", "static_network"}
             | {"wait_for_init"},
             exclude_none=True,
         )

@@ -253,6 +253,8 @@ class TierInfo(Document):
     runtime: str = ""
     kernel: str | None = None
     accelerator: str | None = None
+    snapshot: bool = False
+    snapshot_unavailable_reason: str | None = None
 
 
 class Capabilities(Document):
@@ -270,6 +272,18 @@ class Capabilities(Document):
     memory_mb: int
     subnet: str
     tiers: tuple[TierInfo, ...] = ()
+
+    def tier_of(self, driver: str | None) -> TierInfo:
+        """The tier of a machine that wants `driver` (`Driver`, or a tier's name)."""
+        name = self.tier if driver in {None, Driver.AUTO} else driver
+        found = next((each for each in self.tiers if each.tier == name), None)
+        return found or TierInfo(
+            tier=name or self.tier,
+            ready=name == self.tier,
+            runtime=self.runtime,
+            snapshot=self.snapshot,
+            snapshot_unavailable_reason=self.snapshot_unavailable_reason,
+        )
 
 
 class MachineEvent(Document):

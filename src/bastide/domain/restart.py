@@ -43,6 +43,7 @@ class End(BaseModel):
     code: int | None = None
     signal: int | None = None
     oom: bool = False
+    reason: str | None = None
     restarted: bool = False
     delay: float | None = None
 
@@ -90,7 +91,14 @@ def after_exit(
         most: `max_restarts`; 0 is unlimited.
         ran: seconds the machine had run; after a steady minute the delay begins anew.
     """
-    end = End(at=ended.at, cause="exit", code=ended.code, signal=ended.signal, oom=ended.oom)
+    end = End(
+        at=ended.at,
+        cause="exit",
+        code=ended.code,
+        signal=ended.signal,
+        oom=ended.oom,
+        reason=ended.reason,
+    )
     failed = ended.code != 0 or ended.signal is not None or ended.oom
     if policy is RestartPolicy.ON_FAILURE and not failed:
         return past.ended(end)

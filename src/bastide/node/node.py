@@ -167,5 +167,5 @@ class Node:
             cpus=os.cpu_count() or 1,
             memory_mb=pages * size // 2**20,
             subnet=str(self.host.settings.network.subnet),
-            tiers=self._tiers.info(),
+            tiers=self._tiers.info(self._rehearsal.reason),
         )

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from bastide.domain.errors import FeatureUnavailable, ValidationFailed
 from bastide.domain.lease import TtlAction
-from bastide.domain.machine import Capabilities, ImageInfo
+from bastide.domain.machine import Capabilities, Driver, ImageInfo
 from bastide.engine.contract import Engine, EngineUnavailable
 from bastide.services.failures import engine_failures
 
@@ -78,6 +78,22 @@ class Catalogue:
         if action is TtlAction.PAUSE and not (await self.capabilities()).pause:
             raise FeatureUnavailable(
                 field, 'Workspaces of this server cannot be paused; use "stop" or "remove".'
+            )
+
+    async def check_driver(self, driver: Driver | None) -> None:
+        """Refuse what no machine of this server could be run by.
+
+        Raises:
+            FeatureUnavailable: names `config.driver`, and why.
+        """
+        if driver in {None, Driver.AUTO}:
+            return
+        tier = (await self.capabilities()).tier_of(driver)
+        if not tier.ready:
+            raise FeatureUnavailable(
+                "config.driver",
+                f"No {driver} can run on this server: {tier.reason or 'it gave no reason'}. "
+                "Leave driver out, or send auto.",
             )
 
     async def resolve(self, wanted: str | None) -> ImageInfo:

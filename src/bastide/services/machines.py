@@ -7,6 +7,7 @@ from typing import Any
 
 from bastide.domain.instant import now
 from bastide.domain.machine import (
+    Driver,
     MachineSpec,
     MachineState,
     MachineStatus,
@@ -66,6 +67,7 @@ def spec_of(row: Workspace, pids: int) -> MachineSpec:
         ssh=ssh_access_of(row),
         env={item["key"]: item["value"] for item in row.config.get("env") or ()},
         cmd=tuple(row.config["cmd"]) if row.config.get("cmd") else None,
+        driver=Driver(row.config.get("driver") or Driver.AUTO),
     )
 
 

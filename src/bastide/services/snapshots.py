@@ -51,8 +51,8 @@ class SnapshotService:
             NotSupported: this server cannot; the message says why.
             VmUnavailable: it failed, and everything is as it was.
         """
-        await self._check_supported()
         known = await self._workspaces.get(caller, reference)
+        await self._check_supported(known)
         if after is SnapshotAfter.STOP and known.row.remove_on_exit:
             raise Conflict(
                 "The workspace is removed when it stops (remove_on_exit), and its snapshot with "
@@ -84,15 +84,15 @@ class SnapshotService:
                 "The workspace has no snapshot; take one with POST /workspace/:id/snapshot while "
                 "it runs."
             )
-        await self._check_supported()
+        await self._check_supported(known)
         return await self._shown(await self._power.do(caller, reference, OperationKind.RESTORE))
 
     async def _shown(self, view: WorkspaceView) -> Captured:
         with engine_failures():
             return Captured(view, await self._engine.last_snapshot(view.row.id))
 
-    async def _check_supported(self) -> None:
-        able = await self._catalogue.capabilities()
+    async def _check_supported(self, known: WorkspaceView) -> None:
+        able = (await self._catalogue.capabilities()).tier_of(known.row.config.get("driver"))
         if not able.snapshot:
             raise NotSupported(
                 "This server cannot take or restore snapshots: "

@@ -68,6 +68,7 @@ class WorkspaceService:
         draft = Draft(body, caller.account_id, caller.namespace_for_new(body.namespace))
         lease = body.lease
         await self._catalogue.check_action(lease.action if lease else None, "config.ttl_action")
+        await self._check_driver(caller, draft.config)
         known = await self._repeated(caller, draft)
         if known is None:
             image = await self._catalogue.resolve(body.image)
@@ -80,6 +81,12 @@ class WorkspaceService:
             if ended.state is OperationState.FAILED:
                 raise failure_of_operation(ended)
         return view, new
+
+    async def _check_driver(self, caller: Caller, config: Config) -> None:
+        """What runs a workspace is the operator's choice."""
+        if config.driver is not None:
+            caller.require_admin()
+            await self._catalogue.check_driver(config.driver)
 
     async def get(self, caller: Caller, reference: str) -> WorkspaceView:
         """One workspace by id or slug.
@@ -125,6 +132,7 @@ class WorkspaceService:
         """
         view = await self.get(caller, reference)
         config = body.config or Config()
+        await self._check_driver(caller, config)
         image = await self._catalogue.resolve(view.row.image) if _resizes(config) else None
         for _ in range(_ATTEMPTS):
             try:

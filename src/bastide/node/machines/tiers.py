@@ -50,12 +50,18 @@ class Tiers:
             )
         return MicroVm.tier, "hardware runs microVMs at full speed"
 
-    def info(self) -> tuple[TierInfo, ...]:
-        """Each tier, as it is here."""
+    def info(self, no_snapshots: str | None) -> tuple[TierInfo, ...]:
+        """Each tier, as it is here. `no_snapshots` is why containers have none, if they have."""
         ground = self._host.microvm
         kernel = ground.kernel.record.release if ground.kernel else None
         return (
-            TierInfo(tier=Container.tier, ready=True, runtime=self._host.runc.describe()),
+            TierInfo(
+                tier=Container.tier,
+                ready=True,
+                runtime=self._host.runc.describe(),
+                snapshot=no_snapshots is None,
+                snapshot_unavailable_reason=no_snapshots,
+            ),
             TierInfo(
                 tier=MicroVm.tier,
                 ready=ground.lacking is None,
@@ -63,5 +69,7 @@ class Tiers:
                 runtime=f"qemu {ground.qemu.version.text}" if ground.qemu.version else "",
                 kernel=kernel,
                 accelerator=ground.accelerator.value if ground.lacking is None else None,
+                snapshot=ground.lacking is None,
+                snapshot_unavailable_reason=ground.lacking,
             ),
         )
