@@ -12,6 +12,7 @@ import typer
 
 from bastide.cli import (
     account,
+    archive,
     config,
     doctor,
     down,
@@ -46,6 +47,7 @@ app.command()(lifecycle.quota)
 app.command()(lifecycle.estimate)
 app.add_typer(workspace.app, name="workspace")
 app.add_typer(workspace.app, name="ws", hidden=True)
+app.add_typer(archive.app, name="archive")
 app.add_typer(network.app, name="network")
 app.add_typer(key.app, name="key")
 app.add_typer(account.app, name="account")

@@ -68,7 +68,7 @@ def _fault(error: BastideError) -> Fault:
             code = 127 if error.code == "exec_failed" else 1
             said = f"{where}{error} ({error.code})"
             return Fault(said, todo, request_id=error.request_id, code=code)
-        case client.ProvisioningFailed():
+        case client.ProvisioningFailed() | client.ArchiveFailed():
             return Fault(f"{error} ({error.code})", "delete it, or see bastide status and the logs")
         case client.ConnectionFailed():
             return Fault(str(error), SERVER_TODO)

@@ -35,7 +35,13 @@ for command in (
 def create(
     name: Annotated[str | None, typer.Argument(help="A name; one is made when left out.")] = None,
     *,
-    image: Annotated[str, typer.Option(help="Image id.")] = "debian-12",
+    image: Annotated[
+        str | None, typer.Option(help="Image id. Default: debian-12, or that of --archive.")
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(metavar="ID:VERSION", help="Begin with the files of an archive."),
+    ] = None,
     slug: Annotated[str | None, typer.Option(help="A short name for URLs and commands.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Namespace.")] = None,
     cpus: Annotated[float | None, typer.Option(help="Cores.")] = None,
@@ -70,7 +76,10 @@ def create(
             memory_mb=memory,
             disk_size_mb=disk,
             env=_pairs(env),
-            config=_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart),
+            config={
+                **_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart),
+                **_source(archive),
+            },
             wait=False,
         )
         if wait:
@@ -211,6 +220,18 @@ def _given(**values: str | None) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def _source(archive: str | None) -> dict[str, Any]:
+    """The archive that a workspace begins with."""
+    from bastide.cli.fault import Fault
+
+    if archive is None:
+        return {}
+    workspace, colon, version = archive.rpartition(":")
+    if not colon or not workspace or not version:
+        raise Fault(f"--archive {archive!r} is not ID:VERSION", "such as web:3", code=2)
+    return {"archive": {"workspace": workspace, "version": version}}
 
 
 def _pairs(given: list[str] | None) -> dict[str, str] | None:

@@ -7,10 +7,12 @@ with Bastide.from_env() as cloud:
     print(cloud.workspaces.runtime(workspace.id).exec.run("uname -a").stdout)
 """
 
+from bastide.client._archives import Archive
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._client import AsyncBastide, Bastide
 from bastide.client._errors import (
     ApiError,
+    ArchiveFailed,
     AuthenticationError,
     BastideError,
     CommandFailed,
@@ -51,6 +53,8 @@ from bastide.client._ssh import SshConnection, SshKey, SshStatus
 
 __all__ = [
     "ApiError",
+    "Archive",
+    "ArchiveFailed",
     "AsyncBastide",
     "AsyncRuntime",
     "AuthenticationError",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from bastide.client import _workspace_calls as calls
+from bastide.client._archives import AsyncArchives
 from bastide.client._async_lifecycle import AsyncLifecycles
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._errors import BastideError, WaitTimeout
@@ -39,6 +40,7 @@ class AsyncWorkspaces(AsyncLifecycles):
         self._gateway = gateway
         self.ssh = AsyncSsh(api)
         self.network = AsyncNetworks(api)
+        self.archives = AsyncArchives(api, clock=clock, sleep=sleep)
         self._tokens = tokens
         self._clock = clock
         self._sleep = sleep

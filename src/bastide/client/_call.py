@@ -31,20 +31,21 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
     content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     timeout: float | None = USUAL_TIMEOUT
 
     def request(self, http: httpx.Client | httpx.AsyncClient, token: str | None) -> httpx.Request:
         """The request, with a bearer token when one is given."""
         params = {name: _text(value) for name, value in self.params.items() if value is not None}
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
         return http.build_request(
             self.method,
             self.path,
             params=params or None,
             json=self.json,
             content=self.content,
-            headers=headers,
+            headers={**self.headers, **bearer},
             timeout=httpx.Timeout(USUAL_TIMEOUT, read=self.timeout),
         )
 

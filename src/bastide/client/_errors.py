@@ -4,6 +4,7 @@ BastideError
   ConnectionFailed            nothing answered, or the connection broke
   WaitTimeout                 a workspace was not ready in time
   ProvisioningFailed          a workspace could not be made; `code` says why
+  ArchiveFailed               an archive could not be made; `code` says why
   CommandFailed               a command ended with another code than 0 (`ExecResult.check`)
   ConfigurationError          no address or key was given, nor in the environment
   ApiError                    the API refused; `code`, `status`, `details`, `request_id`
@@ -42,6 +43,14 @@ class ConnectionFailed(BastideError):  # noqa: N818 - says what happened
 
 class WaitTimeout(BastideError):  # noqa: N818
     """A workspace was not ready within the time given."""
+
+
+class ArchiveFailed(BastideError):  # noqa: N818
+    """An archive could not be made; `code` is machine-readable."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ProvisioningFailed(BastideError):  # noqa: N818

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bastide.client import _workspace_calls as calls
+from bastide.client._archives import Archives
 from bastide.client._errors import BastideError, WaitTimeout
 from bastide.client._lifecycle import Lifecycles
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
@@ -38,6 +39,7 @@ class Workspaces(Lifecycles):
         self._gateway = gateway
         self.ssh = Ssh(api)
         self.network = Networks(api)
+        self.archives = Archives(api, clock=clock, sleep=sleep)
         self._tokens = tokens
         self._clock = clock
         self._sleep = sleep

@@ -1,0 +1,271 @@
+"""`bastide archive`: versioned backups of the files of workspaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bastide.cli.options import Json, WorkspaceName, Yes
+
+if TYPE_CHECKING:
+    import hashlib
+    from collections.abc import Iterator
+
+    from bastide.client import Archive, Bastide
+
+MIB = 1024 * 1024
+TELL_EVERY = 1.0
+"""Seconds between lines of progress."""
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version of the archive.")]
+
+app = typer.Typer(
+    help="Archives: versioned backups of the files of workspaces.", no_args_is_help=True
+)
+
+
+@app.command()
+def create(
+    workspace: WorkspaceName,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Default: the next number.")
+    ] = None,
+    *,
+    path: Annotated[
+        list[str] | None, typer.Option(help="Only this path; may be repeated. Default: all files.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out: /a/path, or a name anywhere; may be repeated."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Return only once it is stored.")] = True,
+    json: Json = False,
+) -> None:
+    """Back up the files of a workspace. For files that do not change meanwhile, stop it first."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import note, show_json
+
+    told: list[str] = []
+
+    def tell(now: Archive) -> None:
+        if now.message and now.message not in told[-1:]:
+            told.append(now.message)
+            note(f"    {now.message}")
+
+    with cloud() as client:
+        made = client.workspaces.archives.create(
+            workspace, version, paths=path, excludes=exclude, wait=wait, on_change=tell
+        )
+    if json:
+        show_json(made.model_dump(mode="json"))
+    else:
+        size = "" if made.size_bytes is None else f", {_size(made.size_bytes)}"
+        typer.echo(f"archive: {made.workspace_id} version {made.version}, {made.status}{size}")
+
+
+@app.command("list")
+def list_(workspace: WorkspaceName, *, json: Json = False) -> None:
+    """List the archives of a workspace; of a deleted one by its id."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_json, show_table
+
+    with cloud() as client:
+        found = client.workspaces.archives.list(workspace)
+    if json:
+        show_json([archive.model_dump(mode="json") for archive in found])
+        return
+    show_table(
+        ("VERSION", "STATE", "SIZE", "FILES", "CONSISTENCY", "CREATED"),
+        (
+            (
+                archive.version,
+                archive.status,
+                _size(archive.size_bytes),
+                _size(archive.tar_bytes),
+                archive.consistency,
+                f"{archive.created_at:%Y-%m-%d %H:%M:%S}" if archive.created_at else None,
+            )
+            for archive in found
+        ),
+    )
+
+
+@app.command()
+def get(workspace: WorkspaceName, version: Version, *, json: Json = False) -> None:
+    """Show one archive."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_fields, show_json
+
+    with cloud() as client:
+        found = client.workspaces.archives.get(workspace, version)
+    if json:
+        show_json(found.model_dump(mode="json"))
+        return
+    show_fields(
+        [
+            ("version", found.version),
+            ("workspace", found.workspace_id),
+            ("state", found.status),
+            ("size", _size(found.size_bytes)),
+            ("files", _size(found.tar_bytes)),
+            ("sha256", found.sha256),
+            ("paths", " ".join(found.vm_paths)),
+            ("excludes", " ".join(found.exclude_vm_paths)),
+            ("consistency", found.consistency),
+            ("image", found.image),
+            ("created", found.created_at),
+            *([("message", found.message)] if found.message else []),
+            *([("error", f"{found.error.message} ({found.error.code})")] if found.error else []),
+        ]
+    )
+
+
+@app.command()
+def download(
+    workspace: WorkspaceName,
+    version: Version,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to. Default: its name, in this directory."),
+    ] = None,
+) -> None:
+    """Download an archive (tar, compressed with zstd); one that broke off goes on."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.fault import Fault
+
+    with cloud() as client:
+        found = client.workspaces.archives.get(workspace, version)
+        # A name of the server's is no path of ours.
+        target = output or Path(Path(found.name).name or "archive.tar.zst")
+        draft = target.with_name(f"{target.name}.part")
+        try:
+            sha256 = _fetch(client, found, draft)
+        except OSError as error:
+            raise Fault(
+                f"{draft}: {error.strerror}", "choose another place with --output"
+            ) from None
+        if found.sha256 is not None and sha256 != found.sha256:
+            draft.unlink()
+            raise Fault("what came is not what is stored: its SHA-256 differs", "try again")
+        draft.replace(target)
+    typer.echo(str(target))
+
+
+@app.command()
+def restore(
+    workspace: WorkspaceName,
+    version: Version,
+    *,
+    into: Annotated[
+        str | None, typer.Option(help="Another workspace than its own: id or slug.")
+    ] = None,
+    dest: Annotated[str, typer.Option(help="Directory its paths are put below.")] = "/",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Put the files of an archive over those of a workspace; other files stay."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import ask, note, show_json
+
+    with cloud() as client:
+        target = into or workspace
+        ask(f"Overwrite files of {target} below {dest} with version {version}?", yes=yes)
+        note("    restoring")
+        count = client.workspaces.archives.restore(workspace, version, into=into, dest=dest)
+    if json:
+        show_json({"workspace": target, "files_restored": count})
+    else:
+        typer.echo(f"restored: {target}, {count} files")
+
+
+@app.command()
+def delete(
+    workspace: WorkspaceName,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Version; or give --all.")
+    ] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="All of the workspace.")] = False,
+    keep_file: Annotated[
+        bool, typer.Option(help="Forget it, but leave its file where archives are kept.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Delete an archive and its file for good. One that is being made is given up."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.fault import Fault
+    from bastide.cli.output import ask, note
+
+    if (version is None) != all_:
+        raise Fault("which archive?", "name a VERSION, or all of them with --all", code=2)
+    what = "all archives" if version is None else f"version {version}"
+    with cloud() as client:
+        ask(f"Delete {what} of {workspace} for good?", yes=yes)
+        archives = client.workspaces.archives
+        if version is None:
+            count = archives.delete_all(workspace, files=not keep_file)
+            note(f"deleted: {count} archives of {workspace}")
+            return
+        archives.delete(workspace, version, file=not keep_file)
+    note(f"deleted: version {version} of {workspace}")
+
+
+def _fetch(client: Bastide, found: Archive, draft: Path) -> str:
+    """Get the rest of a file; the SHA-256 of all of it."""
+    import hashlib
+    import time
+
+    from bastide.cli.output import note
+
+    taken = hashlib.sha256()
+    with draft.open("ab+") as file:
+        start = _hash_again(file.name, taken)
+        archives = client.workspaces.archives
+        version = found.version
+        if start == found.size_bytes:
+            return taken.hexdigest()
+        with archives.download(found.workspace_id, version, start=start, sha256=found.sha256) as (
+            begin,
+            pieces,
+        ):
+            if begin != start:
+                file.truncate(0)
+                taken, start = hashlib.sha256(), 0
+            done, told = start, time.monotonic()
+            for piece in pieces:
+                file.write(piece)
+                taken.update(piece)
+                done += len(piece)
+                if time.monotonic() - told >= TELL_EVERY:
+                    told = time.monotonic()
+                    note(f"    {_size(done)} of {_size(found.size_bytes)}")
+    note(f"    {_size(done)} downloaded")
+    return taken.hexdigest()
+
+
+def _hash_again(path: str, taken: hashlib._Hash) -> int:
+    """Bytes that an earlier download has left, put into the hash."""
+    count = 0
+    for piece in _pieces(path):
+        taken.update(piece)
+        count += len(piece)
+    return count
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    with Path(path).open("rb") as file:
+        while piece := file.read(MIB):
+            yield piece
+
+
+def _size(count: int | None) -> str | None:
+    """Bytes in the unit that fits."""
+    if count is None:
+        return None
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
