@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bastide.domain.instant import iso, now
-from bastide.domain.machine import Snapshot
+from bastide.domain.machine import Driver, Snapshot
 from bastide.domain.network import BlockedLog
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
@@ -177,6 +177,7 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
     """The flat fields of GET /workspace/:id/lifecycle."""
     view, able = found.workspace, found.capabilities
     row = view.row
+    tier = able.tier_of(row.config.get("driver"))
     return {
         "mode": row.mode.value,
         "status": view.condition.status.value,

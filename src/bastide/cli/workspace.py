@@ -59,6 +59,9 @@ def create(
     restart: Annotated[
         str | None, typer.Option(help="no, on-failure, always or unless-stopped.")
     ] = None,
+    driver: Annotated[
+        str | None, typer.Option(help="What runs it: auto, container or microvm (for admins).")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Return only once it is ready.")] = True,
     json: Json = False,
 ) -> None:
@@ -77,7 +80,7 @@ def create(
             disk_size_mb=disk,
             env=_pairs(env),
             config={
-                **_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart),
+                **_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart, driver=driver),
                 **_source(archive),
             },
             wait=False,

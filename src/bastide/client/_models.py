@@ -157,8 +157,13 @@ class MachineInfo(Model):
     """What runs a workspace now; the stages of its last boot in milliseconds."""
 
     status: str
+    driver: str | None = None
     tier: str | None = None
     tier_reason: str | None = None
+    runtime: str | None = None
+    kernel: str | None = None
+    accelerator: str | None = None
+    accelerator_reason: str | None = None
     snapshot_supported: bool | None = None
     snapshot_unavailable_reason: str | None = None
     snapshot: Snapshot | None = None
