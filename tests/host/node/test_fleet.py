@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node.errors import BootFailed, Conflict, ImageUnavailable, Invalid, NotFound, NotReady
 from bastide.node.machines.host import Host
 from bastide.node.machines.runc import Runc, Version
+from bastide.node.network.names import host_end
 from bastide.node.node import Node
 
 pytestmark = pytest.mark.host
@@ -243,6 +245,17 @@ async def test_a_lost_link_comes_back(plain_node: Node) -> None:
     assert (await plain_node.sweep()).network.dark == (MACHINE,)
     assert (await inside(plain_node.host, MACHINE, *look)).code == 0
     assert (await plain_node.sweep()).network.dark == ()
+
+
+async def test_a_link_that_came_meanwhile_stays(plain_node: Node) -> None:
+    """A machine that was still without a link when a sweep looked, amid its boot, keeps its own."""
+    await plain_node.fleet.create(spec())
+    address = (await plain_node.fleet.start(spec())).address
+    assert address is not None
+    number = Path("/sys/class/net") / host_end(IPv4Address(address)) / "ifindex"
+    before = number.read_text()
+    await plain_node.fleet.relink(MACHINE)
+    assert number.read_text() == before
 
 
 async def test_the_real_agent_boots(node: Node) -> None:

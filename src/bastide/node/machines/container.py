@@ -294,8 +294,8 @@ class Container(Machine):
         )
 
     async def relink(self, policy: NetworkPolicy) -> None:
-        """See `Machine.relink`."""
-        if self.boot_record is not None:
+        """See `Machine.relink`. A sweep may have looked while the link was still to be made."""
+        if self.boot_record is not None and not self._host.network.linked(self.id):
             await self._host.network.attach(self.id, self.boot_record.pid, policy)
 
     def check_captures(self) -> None:
