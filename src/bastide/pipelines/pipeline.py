@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from bastide.services.bell import heard
 from bastide.services.gateway import Gateway
 from bastide.services.links import Links
 from bastide.services.machines import access_of
-from bastide.services.queue import Queue
+from bastide.services.queue import Ended, Queue
 from bastide.services.reach import Reach
 from bastide.store.clock import Time, database_time
 from bastide.store.database import Database
@@ -43,6 +43,8 @@ LOOK_ANYWAY = 15.0
 """Seconds after which a pipeline looks for work though no bell has rung."""
 MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
+_PASSING = frozenset({OperationKind.PAUSE, OperationKind.RESUME})
+"""Whose outcome is gone with the host's power anyway: the machine is, and is started anew."""
 _CRASHED = ("server_error", "the operation failed inside the server")
 _SETTLED = {
     MachineState.RUNNING: DesiredState.RUNNING,
@@ -82,11 +84,17 @@ class Tools:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of an operation: columns for the workspace, or None when its row goes away."""
+    """The end of an operation: columns for the workspace, or None when its row goes away.
+
+    `params` are kept with the operation in the place of those it began with; `then` writes what
+    else must hold with it, in the same transaction.
+    """
 
     message: str
     workspace: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
+    params: Mapping[str, Any] | None = None
+    then: Callable[[AsyncSession], Awaitable[object]] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,9 @@ class Pipeline(ABC):
     def __init__(self, tools: Tools, owner: Owner) -> None:
         self.tools = tools
         self._owner = owner
+        self._tasks: asyncio.TaskGroup | None = None
+        self._working = 0
+        self._free = asyncio.Event()
 
     @abstractmethod
     async def work(self, job: Job) -> Done:
@@ -158,26 +169,59 @@ class Pipeline(ABC):
             return False
         return status.state is MachineState.RUNNING and status.boot_id != before
 
+    @property
+    def lock(self) -> tuple[str, float] | None:
+        """See `Worker`."""
+        if self._tasks is None or self._working >= self.concurrency:
+            return None
+        return self._owner.name, self.tools.lock
+
+    def hand(self, operation: Operation, row: Workspace) -> None:
+        """See `Worker`. Once it is too late for that, another process takes it up."""
+        if self._tasks is not None:
+            self._begin(self._tasks, operation, row)
+
+    def _begin(self, tasks: asyncio.TaskGroup, operation: Operation, row: Workspace | None) -> None:
+        self._working += 1
+        tasks.create_task(self.handle(operation, row)).add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del task
+        self._working -= 1
+        self._free.set()
+
     async def run(self) -> None:
         """Work until cancelled."""
-        slots = asyncio.Semaphore(self.concurrency)
-        async with asyncio.TaskGroup() as tasks:
-            with self.tools.queue.bell.listening(*self.kinds) as ring:
-                while True:
-                    await slots.acquire()
-                    ring.clear()
-                    taken = await self.take()
-                    if taken is None:
-                        slots.release()
-                        await heard(ring, LOOK_ANYWAY)
-                        continue
-                    task = tasks.create_task(self.handle(*taken))
-                    task.add_done_callback(lambda _: slots.release())
+        workers = self.tools.queue.workers
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                workers.update(dict.fromkeys(self.kinds, self))
+                with self.tools.queue.bell.listening(*self.kinds) as ring:
+                    await self._look_for_work(tasks, ring)
+        finally:
+            self._tasks = None
+            for kind in self.kinds:
+                if workers.get(kind) is self:
+                    del workers[kind]
+
+    async def _look_for_work(self, tasks: asyncio.TaskGroup, ring: asyncio.Event) -> None:
+        """Take what is free, whenever the bell rings."""
+        while True:
+            while self._working >= self.concurrency:
+                self._free.clear()
+                await self._free.wait()
+            ring.clear()
+            taken = await self.take()
+            if taken is None:
+                await heard(ring, LOOK_ANYWAY)
+            else:
+                self._begin(tasks, *taken)
 
     async def take(self) -> tuple[Operation, Workspace | None] | None:
         """Lock the next free operation; None when there is none or the database is away."""
         try:
-            async with self.tools.database.write() as session:
+            async with self.tools.database.write(lasting=False) as session:
                 operation = await Operations(session).lock_next(
                     self._owner.name, self.tools.lock, self.kinds
                 )
@@ -274,7 +318,7 @@ class Pipeline(ABC):
         A database that is away for a moment does not end the work: the lock may still hold.
         """
         try:
-            async with self.tools.database.write() as session:
+            async with self.tools.database.write(lasting=False) as session:
                 operations = Operations(session)
                 if shown is not None:
                     values = {"phase": shown[0], "message": shown[1]}
@@ -294,19 +338,27 @@ class Pipeline(ABC):
                 return await operations.apply_guarded(
                     job.operation.id, job.lock, values
                 ) and await operations.release(job.operation.id, job.lock, outcome.delay)
+        lasting = job.operation.kind not in _PASSING or job.row.ttl is not None
         async with self.tools.gateway.changing():
-            async with self.tools.database.write() as session:
+            async with self.tools.database.write(lasting=lasting) as session:
                 if not await Operations(session).finish(
                     job.operation.id, job.lock, _final(outcome)
                 ):
                     return False
+                if outcome.then is not None:
+                    await outcome.then(session)
                 row, after = await self._write(session, job, outcome)
             await self._publish(job, row)
         self.tools.queue.announce(after)
-        if row is not None:
-            await self._catch_up(job, row)
-        self.tools.queue.bell.ring(f"end:{job.operation.id}")
+        late = row is not None and await self._catch_up(job, row)
+        self._told(job.operation, outcome, None if late or after is not None else row)
         return True
+
+    def _told(self, operation: Operation, outcome: Done, row: Workspace | None) -> None:
+        """Tell the end to those who wait, as it was written."""
+        for name, value in _final(outcome).items():
+            setattr(operation, name, value)
+        self.tools.queue.end(Ended(operation, row))
 
     async def _write(
         self, session: AsyncSession, job: Job, outcome: Done
@@ -334,13 +386,18 @@ class Pipeline(ABC):
         except Exception:
             log.exception("gateway.publish_failed", workspace_id=job.row.id)
 
-    async def _catch_up(self, job: Job, row: Workspace) -> None:
-        """Put in force what was changed while the machine was starting with older values."""
-        if row.ready and access_of(row) != access_of(job.row):
-            try:
-                await self.tools.reach.put_in_force(row.id)
-            except EngineError as error:
-                log.warning("operation.catch_up_failed", workspace_id=row.id, error=error.message)
+    async def _catch_up(self, job: Job, row: Workspace) -> bool:
+        """Put in force what was changed while the machine was starting with older values.
+
+        Whether there was anything.
+        """
+        if not row.ready or access_of(row) == access_of(job.row):
+            return False
+        try:
+            await self.tools.reach.put_in_force(row.id)
+        except EngineError as error:
+            log.warning("operation.catch_up_failed", workspace_id=row.id, error=error.message)
+        return True
 
     async def _undo(self, operation: Operation) -> None:
         """Another took over: leave no machine behind if the workspace is gone by now."""
@@ -382,7 +439,7 @@ class Pipeline(ABC):
                     fresh = await workspaces.get(fresh.id)
             if row is not None:
                 await self._publish(Job(operation, row, lock), fresh)
-        self.tools.queue.bell.ring(f"end:{operation.id}")
+        self._told(operation, outcome, fresh)
 
 
 def _delay(operation: Operation) -> float:
@@ -399,4 +456,5 @@ def _final(outcome: Done) -> dict[str, Any]:
         "phase": Phase.READY if good else Phase.FAILED,
         "message": outcome.message,
         "error": None if outcome.error is None else dict(outcome.error),
+        **({} if outcome.params is None else {"params": dict(outcome.params)}),
     }

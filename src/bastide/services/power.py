@@ -19,6 +19,16 @@ from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 
 _ATTEMPTS = 4
+_SOON_OVER = frozenset(
+    {
+        OperationKind.START,
+        OperationKind.STOP,
+        OperationKind.RESTART,
+        OperationKind.PAUSE,
+        OperationKind.RESUME,
+    }
+)
+"""Asked for and waited for: with the host's power the machine is lost, and so is the request."""
 _RUNS = frozenset({OperationKind.START, OperationKind.RESTART, OperationKind.RESTORE})
 
 
@@ -113,8 +123,10 @@ class PowerService:
         view, operation = await self._begin(caller, reference, kind, force=force, params=params)
         if operation is None:
             return view
-        await self._queue.success(operation)
-        return await self._workspaces.get(caller, view.row.id)
+        ended = await self._queue.success(operation)
+        if ended.row is None or kind is OperationKind.PROVISION:
+            return await self._workspaces.get(caller, view.row.id)
+        return WorkspaceView(ended.row, ended.operation, view.provision)
 
     async def _begin(
         self,
@@ -128,7 +140,7 @@ class PowerService:
         """Queue the operation, in one transaction with the decision."""
         for _ in range(_ATTEMPTS):
             try:
-                async with self._database.write() as session:
+                async with self._database.write(lasting=kind not in _SOON_OVER) as session:
                     found = await Workspaces(session).find(caller.account_id, reference)
                     row = caller.require(found)
                     view = await view_of(session, row)
@@ -147,9 +159,11 @@ class PowerService:
                         kind,
                         force=force,
                         params=params,
+                        hand=True,
                     )
+                    row = await Workspaces(session).get(view.row.id) or row
             except Duplicate:
                 continue
-            self._queue.announce(operation, view)
+            self._queue.announce(operation, view, row)
             return view, operation
         raise Conflict("The workspace is changing too fast; try again.")

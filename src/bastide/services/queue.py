@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,12 +16,12 @@ from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
 from bastide.domain.workspace import Answer, judge
-from bastide.services.bell import Bell, heard
+from bastide.services.bell import Bell
 from bastide.services.failures import failure_of_operation
 from bastide.services.views import WorkspaceView
 from bastide.store.database import Database
 from bastide.store.operations import Operations
-from bastide.store.tables import Operation
+from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
 
 WAIT = 600.0
@@ -54,12 +56,36 @@ WANTED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation that has ended, and its workspace's row then; None: to be read."""
+
+    operation: Operation
+    row: Workspace | None = None
+
+
+class Worker(Protocol):
+    """A pipeline of this process: it can be handed an operation, which then is not looked for."""
+
+    @property
+    def lock(self) -> tuple[str, float] | None:
+        """In whose name to lock an operation and for how many seconds; None: its hands are full."""
+
+    def hand(self, operation: Operation, row: Workspace) -> None:
+        """Work an operation that was inserted with this lock."""
+
+
 class Queue:
-    """The operations of all workspaces, as requests see them."""
+    """The operations of all workspaces, as requests see them.
+
+    `workers`: the pipelines of this process, by what they work.
+    """
 
     def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
         self.bell = bell
+        self.workers: dict[OperationKind, Worker] = {}
+        self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
 
     async def request(
         self,
@@ -69,10 +95,12 @@ class Queue:
         *,
         force: bool = False,
         params: Mapping[str, Any] | None = None,
+        hand: bool = False,
     ) -> Operation | None:
         """Queue `kind`, or give the one to wait for; None when there is nothing to do.
 
-        Part of the caller's transaction; call `announce` after its commit.
+        Part of the caller's transaction; call `announce` after its commit. With `hand` a worker
+        of this process has it at once, and `announce` must be told the row.
 
         Raises:
             Conflict: the state forbids it; the message says what to do.
@@ -90,7 +118,7 @@ class Queue:
             await Operations(session).supersede(view.row.id, f"another request took over ({kind})")
         await Workspaces(session).update(view.row.id, _begun(kind))
         return await self.insert(
-            session, view.row.id, kind, {"boot_id": view.row.boot_id, **(params or {})}
+            session, view.row.id, kind, {"boot_id": view.row.boot_id, **(params or {})}, hand=hand
         )
 
     async def insert(
@@ -100,56 +128,90 @@ class Queue:
         kind: OperationKind,
         params: Mapping[str, Any],
         run_after: datetime | None = None,
+        *,
+        hand: bool = False,
     ) -> Operation:
-        """Queue an operation without asking the rules."""
-        return await Operations(session).insert(
-            Operation(
-                workspace_id=workspace_id,
-                kind=kind,
-                phase=Phase.DELETING if kind is OperationKind.DELETE else Phase.QUEUED,
-                message=_MESSAGES[kind],
-                params=dict(params),
-                run_after=run_after or now(),
-            )
+        """Queue an operation without asking the rules; `hand` as for `request`."""
+        operation = Operation(
+            workspace_id=workspace_id,
+            kind=kind,
+            phase=Phase.DELETING if kind is OperationKind.DELETE else Phase.QUEUED,
+            message=_MESSAGES[kind],
+            params=dict(params),
+            run_after=run_after or now(),
         )
+        worker = self.workers.get(kind) if hand else None
+        lock = worker.lock if worker is not None else None
+        if lock is not None:
+            operation = Operations.taken(operation, *lock)
+        return await Operations(session).insert(operation)
 
-    def announce(self, operation: Operation | None, view: WorkspaceView | None = None) -> None:
-        """Wake the pipeline of an operation, and the work that it superseded."""
+    def announce(
+        self,
+        operation: Operation | None,
+        view: WorkspaceView | None = None,
+        row: Workspace | None = None,
+    ) -> None:
+        """Wake the pipeline of an operation, and the work that it superseded.
+
+        `row`: the workspace as the transaction has left it, to hand the operation to its worker.
+        """
         if operation is None:
             return
-        self.bell.ring(operation.kind)
-        if view is not None and view.doing is not None and view.doing.id != operation.id:
-            self.bell.ring(view.doing.id)
+        doing = view.doing if view is not None else None
+        joined = doing is not None and doing.id == operation.id
+        worker = self.workers.get(operation.kind)
+        if row is not None and not joined and operation.lock_token and worker is not None:
+            worker.hand(operation, row)
+        else:
+            self.bell.ring(operation.kind)
+        if doing is not None and not joined:
+            self.bell.ring(doing.id)
 
-    async def finished(self, operation_id: str, seconds: float) -> Operation:
+    def end(self, ended: Ended) -> None:
+        """Hand the end of an operation to those who wait for it in this process."""
+        for waiter in self._waiting.get(ended.operation.id, ()):
+            if not waiter.done():
+                waiter.set_result(ended)
+
+    async def finished(self, operation_id: str, seconds: float) -> Ended:
         """The operation when it has ended, or as it is after `seconds`."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        with self.bell.listening(f"end:{operation_id}") as ring:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        waiter: asyncio.Future[Ended] = loop.create_future()
+        self._waiting[operation_id].add(waiter)
+        try:
             while True:
-                left = deadline - asyncio.get_running_loop().time()
-                await heard(ring, min(LOOK_AGAIN, left))
-                ring.clear()
+                left = deadline - loop.time()
+                await asyncio.wait((waiter,), timeout=min(LOOK_AGAIN, left))
+                if waiter.done():
+                    return waiter.result()
                 async with self._database.read() as session:
                     operation = await Operations(session).get(operation_id)
                 if operation is None:
                     raise Conflict("The workspace was deleted.", state="deleted")
                 if operation.state not in UNFINISHED or left <= 0:
-                    return operation
+                    return Ended(operation)
+        finally:
+            self._waiting[operation_id].discard(waiter)
+            if not self._waiting[operation_id]:
+                del self._waiting[operation_id]
 
-    async def success(self, operation: Operation) -> None:
+    async def success(self, operation: Operation) -> Ended:
         """Return once the operation has done what was asked.
 
         Raises:
             Conflict, VmUnavailable: it failed, or is not done after ten minutes.
         """
         ended = await self.finished(operation.id, WAIT)
-        if ended.state in UNFINISHED:
+        if ended.operation.state in UNFINISHED:
             raise VmUnavailable(
-                f"The {ended.kind} is still going on after {WAIT:.0f} seconds: {ended.message}. "
-                "Look at the workspace's status until it is done."
+                f"The {operation.kind} is still going on after {WAIT:.0f} seconds: "
+                f"{ended.operation.message}. Look at the workspace's status until it is done."
             )
-        if ended.state is OperationState.FAILED:
-            raise failure_of_operation(ended)
+        if ended.operation.state is OperationState.FAILED:
+            raise failure_of_operation(ended.operation)
+        return ended
 
 
 def _begun(kind: OperationKind) -> dict[str, Any]:

@@ -78,8 +78,8 @@ class WorkspaceService:
         if body.wait_ready and view.provision is not None:
             ended = await self._queue.finished(view.provision.id, WAIT_READY)
             view = await self.get(caller, view.row.id)
-            if ended.state is OperationState.FAILED:
-                raise failure_of_operation(ended)
+            if ended.operation.state is OperationState.FAILED:
+                raise failure_of_operation(ended.operation)
         return view, new
 
     async def _check_driver(self, caller: Caller, config: Config) -> None:

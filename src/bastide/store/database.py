@@ -21,9 +21,14 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from bastide.store import sqlite
+
 BUSY_TIMEOUT: Final = 30.0
 _WRITING: Final = "bastide_writing"
+_LASTING: Final = "bastide_lasting"
 _UNIQUE_VIOLATION: Final = "23505"
+_SYNC: Final = {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"}
+_NOT_LASTING: Final = text("SET LOCAL synchronous_commit = off")
 _ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 
 
@@ -47,9 +52,10 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = self._open_sqlite() if self.is_sqlite else self._open_server()
         self._reading = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._writing = async_sessionmaker(
-            self.engine.execution_options(**{_WRITING: True}), expire_on_commit=False
-        )
+        writing = self.engine.execution_options(**{_WRITING: True})
+        passing = writing.execution_options(**{_LASTING: False})
+        self._writing = async_sessionmaker(writing, expire_on_commit=False)
+        self._passing = async_sessionmaker(passing, expire_on_commit=False)
 
     def _open_sqlite(self) -> AsyncEngine:
         """SQLite with a write-ahead log, foreign keys and transactions that we begin ourselves."""
@@ -62,6 +68,7 @@ class Database:
             hide_parameters=True,
             connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
         )
+        event.listen(engine.sync_engine, "do_connect", sqlite.connect)
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -79,14 +86,20 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, *, lasting: bool = True) -> AsyncIterator[AsyncSession]:
         """A transaction that is committed at the end of the block, undone by an exception.
+
+        One that is not `lasting` survives the end of any process but not of the host's power, and
+        spares the wait for the disk: for what a host that starts anew would not go by. The next
+        lasting one brings it to the disk as well.
 
         Raises:
             Duplicate: a unique value is taken.
         """
         try:
-            async with self._writing.begin() as session:
+            async with (self._writing if lasting else self._passing).begin() as session:
+                if not lasting and not self.is_sqlite:
+                    await session.execute(_NOT_LASTING)
                 yield session
         except IntegrityError as error:
             raise_duplicate(error)
@@ -139,5 +152,9 @@ def _configure_sqlite(connection: Any, record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the write lock before it reads what it decides on."""
-    writing = connection.get_execution_options().get(_WRITING, False)
+    options = connection.get_execution_options()
+    writing, lasting = options.get(_WRITING, False), options.get(_LASTING, True)
+    if writing and connection.info.setdefault(_LASTING, True) is not lasting:
+        connection.exec_driver_sql(_SYNC[lasting])
+        connection.info[_LASTING] = lasting
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

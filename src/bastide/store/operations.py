@@ -194,6 +194,16 @@ class Operations:
         taken = await self._session.scalars(_TAKE, values)
         return taken.one_or_none()
 
+    @staticmethod
+    def taken(operation: Operation, owner: str, seconds: float) -> Operation:
+        """The same operation, not yet inserted, as one that its owner has taken already."""
+        operation.state = OperationState.RUNNING
+        operation.attempts = 1
+        operation.lock_token = secrets.token_hex(16)
+        operation.lock_owner = owner
+        operation.lock_expires_at = now() + timedelta(seconds=seconds)
+        return operation
+
     async def extend(self, operation_id: str, lock_token: str, seconds: float) -> bool:
         """Keep the lock for `seconds` from now; False if it was lost."""
         return await self._guarded(

@@ -123,7 +123,7 @@ async def test_an_expired_lock_is_taken_over(world: World) -> None:
                     lock_expires_at=now() - timedelta(seconds=1),
                 )
             )
-        ended = await tools.queue.finished(operation.id, 30)
+        ended = (await tools.queue.finished(operation.id, 30)).operation
         assert ended.state.value == "done"
         assert ended.attempts == 1
 
