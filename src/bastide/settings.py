@@ -120,6 +120,9 @@ class Machines(Section):
     pids: int = Field(1024, ge=32, description="most processes and threads in one workspace")
     boot_concurrency: int = Field(4, ge=1, description="machines booted at the same time")
     boot_timeout: float = Field(60.0, gt=0, description="seconds until a boot counts as failed")
+    warm_starts: int = Field(
+        8, ge=0, le=64, description="begun microVMs kept to start others from; 0: none"
+    )
     id_base: int = Field(1_000_000, ge=100_000, description="first host uid given to workspaces")
 
 

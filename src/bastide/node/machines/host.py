@@ -50,7 +50,7 @@ class Host:
             network=network,
             criu=Criu(state / "runtime" / HOME / "criu", run / CONFIG_NAME, runc),
             snapshots=Snapshots(state / "snapshots"),
-            microvm=Ground(state),
+            microvm=Ground(state, settings.machines.warm_starts),
         )
 
     @property

@@ -14,6 +14,7 @@ from bastide.node.machines.microvm.hardware import try_hardware
 from bastide.node.machines.microvm.kernel import Kernel, find_kernel
 from bastide.node.machines.microvm.program import HOME, Qemu
 from bastide.node.machines.microvm.qemu import Accelerator
+from bastide.node.machines.microvm.warm import Warm
 
 
 class Shape(BaseModel):
@@ -39,15 +40,17 @@ class Places:
 class Ground:
     """The parts below `state_dir`, as `bastide prepare` made them. `find` before use."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, warm_starts: int = 0) -> None:
         self._state_dir = state_dir
         self.qemu = Qemu(state_dir / "runtime" / HOME)
+        self.warm = Warm(state_dir / "warm", warm_starts)
         self.kernel: Kernel | None = None
         self.accelerator = Accelerator.TCG
         self.accelerator_reason = "hardware virtualisation has not been tried yet"
 
     async def find(self) -> None:
-        """Learn what there is."""
+        """Learn what there is, and remove what an earlier node left unfinished."""
+        await asyncio.to_thread(self.warm.sweep)
         await self.qemu.find()
         self.kernel = await asyncio.to_thread(find_kernel, self._state_dir)
         if self.lacking is None and self.kernel is not None:

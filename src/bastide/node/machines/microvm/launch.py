@@ -36,7 +36,10 @@ _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Launch:
-    """One start of the machine `spec` as `shape`. `incoming`: it waits for its memory."""
+    """One start of the machine `spec` as `shape`.
+
+    `incoming`: it waits for its memory. `warm`: its agent begins before it is told who it is.
+    """
 
     host: Host
     directory: BootDirectory
@@ -47,6 +50,7 @@ class Launch:
     shape: Shape
     places: Places
     incoming: bool = False
+    warm: bool = False
 
     async def create(self, clock: Clock, output: int) -> int:
         """Have everything in place, the emulator not begun yet; its id on the host.
@@ -85,7 +89,7 @@ class Launch:
         self.directory.make()
         disks, machine = self.host.disks, self.spec.id
         disks.bring(machine)
-        if not self.incoming:
+        if self.warm or not self.incoming:  # else it is as its memory knows it
             disks.grow(machine, self.spec.resources.disk_mb)
 
     def _open(self) -> list[int]:
@@ -141,6 +145,7 @@ class Launch:
             console_fd=_SOCKETS_AT + 1,
             boot_port_fd=_SOCKETS_AT + 2,
             incoming=self.incoming,
+            warm=self.warm,
         )
         for number in sets.values():
             command += ["-add-fd", f"fd={_FILES_AT + number - 1},set={number}"]

@@ -8,12 +8,13 @@ import secrets
 import signal
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from bastide.domain.machine import AGENT_ENV, MachineSpec, MachineStats, Resources
+from bastide.domain.machine import AGENT_ARGV, AGENT_ENV, MachineSpec, MachineStats, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, kernel
 from bastide.node.agent import tell
@@ -25,11 +26,12 @@ from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
 from bastide.node.machines.microvm import launch, memory
+from bastide.node.machines.microvm import warm as warm_guests
 from bastide.node.machines.microvm.emulator import Emulator
 from bastide.node.machines.microvm.ground import Shape
 from bastide.node.machines.microvm.guest import BootDocument, GuestNetwork, going_on, new_seed
 from bastide.node.machines.microvm.launch import Launch
-from bastide.node.machines.microvm.qmp import QmpError
+from bastide.node.machines.microvm.qmp import Qmp, QmpError
 from bastide.node.process import Ended, Process
 from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord, read, write
@@ -64,17 +66,41 @@ class MicroVm(Machine):
         """See `Machine.boot`."""
         shape = self._host.microvm.shape(spec.resources)
         launching = self._launch(spec, digest, ids, self._host.bundle(), shape)
+        key, warm = self._warm_key(launching), self._host.microvm.warm
+        if key is None:
+            return await self._begin(launching)
+        if await asyncio.to_thread(warm.find, key) is not None:
+            try:
+                return await self._begin(replace(launching, warm=True, incoming=True), key)
+            except BootFailed as error:
+                _log.warning("machine.warm_start_failed", workspace=self.id, reason=error.message)
+                await asyncio.to_thread(warm.forget, key)
+                if not isinstance(error, warm_guests.NotLoaded):
+                    raise
+        return await self._begin(replace(launching, warm=warm.wanted(key)), key)
+
+    def _warm_key(self, launching: Launch) -> str | None:
+        """By what a saved guest is known that this one may go on from; None: by nothing."""
+        if self._host.argv != AGENT_ARGV:
+            return None
+        ground = self._host.microvm
+        return ground.warm.key(launching.shape, launching.digest, launching.bundle.name)
+
+    async def _begin(self, launching: Launch, key: str | None = None) -> BootRecord:
         await self._anew()
         clock = Clock()
         try:
             async with asyncio.timeout(self._host.settings.machines.boot_timeout):
-                return await self._run(launching, clock)
+                return await self._run(launching, clock, key)
         except TimeoutError:
             await self.clean()
             raise BootFailed(
                 f"the machine was not ready within {self._host.settings.machines.boot_timeout:g} s",
                 output=shown(self._emulator.console.data),
             ) from None
+        except warm_guests.NotLoaded:
+            await asyncio.shield(self.clean())
+            raise
         except BootFailed as error:
             told = await asyncio.shield(self._explained(error))
             await asyncio.shield(self.clean())
@@ -114,18 +140,39 @@ class MicroVm(Machine):
         await self.clean()
         self._emulator = Emulator(self.id, self._directory)
 
-    async def _run(self, launching: Launch, clock: Clock) -> BootRecord:
+    async def _run(self, launching: Launch, clock: Clock, key: str | None) -> BootRecord:
         record = await self._create(launching, clock)
-        port = self._emulator.talk(ready=False)
+        port, warm = self._emulator.talk(ready=False), self._host.microvm.warm
         with clock.stage("start"):
             await self._host.runc.start(self.id)
-            await port.until(lambda said: said.hello)
-            await self._emulator.reach()
+            if not launching.incoming:
+                await port.until(lambda said: said.hello)
+            qmp = await self._emulator.reach()
+        if key is not None and launching.incoming:
+            with clock.stage("memory"):
+                await self._load(qmp, warm.find(key))
+        elif key is not None and launching.warm:
+            with clock.stage("save"):
+                await warm.save(key, qmp)
         with clock.stage("agent"):
             await port.send(self._document(launching.spec, record).to_bytes())
             await port.until(lambda said: said.ready)
             await self._go_on(record)
         return self._ready(record, clock)
+
+    async def _load(self, qmp: Qmp, saved: Path | None) -> None:
+        """Let the guest go on from a saved one.
+
+        Raises:
+            NotLoaded: it does not fit.
+        """
+        if saved is None:
+            raise warm_guests.NotLoaded("the guest to begin from went away")
+        try:
+            await memory.load(qmp, saved)
+            await qmp.run("cont")
+        except (BootFailed, QmpError) as error:
+            raise warm_guests.NotLoaded(f"a saved guest does not go on: {error}") from error
 
     async def _create(self, launching: Launch, clock: Clock) -> BootRecord:
         """Have the emulator, not begun yet, and hold on to it."""
