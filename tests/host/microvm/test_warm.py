@@ -32,7 +32,7 @@ head -c 16 /dev/urandom | od -An -tx1
 ROOT = """
 cat /proc/1/comm; readlink /proc/1/root; ls / | tr '\\n' ' '; ls -A /dev | tr '\\n' ' '
 awk '{print $2, $3, $4}' /proc/mounts | sort; cat /proc/self/cgroup /proc/self/oom_score_adj
-ulimit -n; stat -fc %b /; ls -l /proc/[0-9]*/exe | wc -l
+ulimit -n; stat -fc %b /
 """
 
 
@@ -68,8 +68,8 @@ async def test_the_second_of_a_kind_begins_warm(ground: Host) -> None:
         assert before - 1 < told < time.time() + 1
         # the same view, but for the size of the disk
         views = [(await shell(ground, each, ROOT)).splitlines() for each in (first, second)]
-        assert [a for a, b in zip(*views, strict=True) if a != b] == [views[0][-2]]
-        assert int(views[1][-2]) > int(views[0][-2])
+        assert [a for a, b in zip(*views, strict=True) if a != b] == [views[0][-1]]
+        assert int(views[1][-1]) > int(views[0][-1])
         await node.fleet.stop(second.id, 10)
         again = (await node.fleet.start(second)).timings
         assert "memory" in again
