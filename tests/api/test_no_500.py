@@ -30,6 +30,7 @@ from tests.fakes.edge import FakeEdge
 from tests.fakes.engine import FakeAgent, FakeEngine
 
 from bastide.api.assembly import Outside
+from bastide.depot.directory import DirectoryDepot
 
 DEADLINE = 60.0
 BOUNDED = settings(
@@ -94,7 +95,13 @@ def serving(directory: Path) -> Iterator[tuple[str, Stage]]:
 
     async def serve() -> None:
         engine = FakeEngine()
-        outside = Outside(engine, FakeAgent(engine), FakeEdge(), FakeBastion())
+        outside = Outside(
+            engine,
+            FakeAgent(engine),
+            FakeEdge(),
+            FakeBastion(),
+            DirectoryDepot(directory / "archives"),
+        )
         async with staged(directory, outside) as stage:
             config = uvicorn.Config(
                 stage.app, port=0, lifespan="off", log_config=None, access_log=False

@@ -22,6 +22,7 @@ from bastide.api.refusals import refused_by_framework, refused_request
 from bastide.api.requests import RequestFrame, request_id_of
 from bastide.api.routes import (
     account,
+    archives,
     images,
     keys,
     lifecycle,
@@ -48,6 +49,7 @@ ROUTERS = (
     lifecycle.router,
     resources.router,
     snapshots.router,
+    archives.router,
     runtime_access.router,
     ssh.router,
     network.router,

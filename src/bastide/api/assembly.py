@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from bastide.api.background import running
 from bastide.api.context import Services
 from bastide.bastion.doors import Porter
+from bastide.depot.contract import Depot
+from bastide.depot.place import depot_of
 from bastide.edge.edge import Edge
 from bastide.engine.agent import Agent, HttpAgent
 from bastide.engine.contract import Engine
@@ -21,6 +23,9 @@ from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.runner import Runner
 from bastide.services.accounts import AccountService
 from bastide.services.allowance import Allowance
+from bastide.services.archive_files import ArchiveFiles
+from bastide.services.archives import ArchiveService
+from bastide.services.backups import Backups
 from bastide.services.bell import Bell
 from bastide.services.catalogue import Catalogue
 from bastide.services.details import DetailService
@@ -53,17 +58,18 @@ class Outside:
     agent: Agent
     edge: EdgeMaps
     bastion: DoorKeeper
+    depot: Depot
     time: Time = database_time
 
     @classmethod
     @asynccontextmanager
     async def of(cls, settings: Settings) -> AsyncIterator[Self]:
-        """Node, agents, edge and bastion of this server."""
+        """Node, agents, edge, bastion and archives of this server."""
         engine, agent, edge = LocalEngine(settings.node_socket), HttpAgent(), Edge.of(settings)
         bastion = Porter(settings.bastion_map, password_key(settings))
         try:
             async with running("edge", edge.run()):
-                yield cls(engine, agent, edge, bastion)
+                yield cls(engine, agent, edge, bastion, depot_of(settings))
         finally:
             await agent.close()
             await engine.close()
@@ -100,7 +106,9 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
         )
         lifecycle = LifecycleService(database, outside.engine, catalogue, workspaces)
         access = RuntimeAccessService(database, workspaces, reach, gateway)
-        await stack.enter_async_context(running("pipelines", Runner(tools).run()))
+        files = ArchiveFiles(database, outside.depot)
+        runner = Runner(tools, Backups(outside.agent, outside.depot), files)
+        await stack.enter_async_context(running("pipelines", runner.run()))
         power = PowerService(database, queue, allowance, workspaces)
         yield Services(
             settings=settings,
@@ -129,5 +137,6 @@ async def assemble(settings: Settings, outside: Outside | None = None) -> AsyncI
             details=DetailService(outside.engine, lifecycle, access),
             runtime_access=access,
             snapshots=SnapshotService(outside.engine, catalogue, workspaces, power),
+            archives=ArchiveService(database, queue, outside.depot, files, settings.archives),
             ssh=SshService(database, workspaces, reach, password_key(settings)),
         )

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from bastide.services.accounts import AccountService
+from bastide.services.archives import ArchiveService
 from bastide.services.catalogue import Catalogue
 from bastide.services.details import DetailService
 from bastide.services.keys import KeyService
@@ -48,6 +49,7 @@ class Services:
     details: DetailService
     runtime_access: RuntimeAccessService
     snapshots: SnapshotService
+    archives: ArchiveService
     ssh: SshService
 
 

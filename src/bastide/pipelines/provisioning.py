@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from bastide.domain.operation import OperationKind
-from bastide.engine.contract import EngineError
+from bastide.domain.archive import ArchiveState
+from bastide.domain.operation import OperationKind, Phase
+from bastide.engine.contract import EngineError, UnknownMachine
+from bastide.pipelines.archiving import boot_resting
 from bastide.pipelines.boot import make_and_boot, reason
-from bastide.pipelines.pipeline import Done, Job, Pipeline
-from bastide.services.machines import observed, spec_of, unobserved
+from bastide.pipelines.owner import Owner
+from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
+from bastide.services.backups import Backups, Progress
+from bastide.services.machines import observed, resting_spec_of, spec_of, unobserved
+from bastide.store.archives import Archives
+from bastide.store.tables import Archive
 
 
 class Provisioning(Pipeline):
@@ -17,10 +23,41 @@ class Provisioning(Pipeline):
     kinds = (OperationKind.PROVISION,)
     concurrency = 32
 
+    def __init__(self, tools: Tools, owner: Owner, backups: Backups) -> None:
+        super().__init__(tools, owner)
+        self._backups = backups
+
     async def work(self, job: Job) -> Done:
         """Create and start."""
+        archive = job.operation.params.get("archive")
+        if archive is not None:
+            await self._fill(job, str(archive))
         status = await make_and_boot(self.tools, job, spec_of(job.row, self.tools.pids))
         return Done("Ready", observed(status))
+
+    async def _fill(self, job: Job, archive_id: str) -> None:
+        """Put the files of an archive on the new disk, before any command of the owner runs.
+
+        Repeated from the beginning: whatever an earlier pass has booted is stopped first.
+        """
+        archive = await self._archive(archive_id)
+        engine = self.tools.engine
+        with suppress(UnknownMachine):
+            await engine.stop(job.row.id, 0)
+        job.show(Phase.PREPARING, "Preparing disk and address")
+        spec = resting_spec_of(job.row, self.tools.pids)
+        await engine.create(spec)
+        control = await boot_resting(self.tools, spec)
+        job.show(Phase.INITIALIZING, f"Taking up version {archive.version} of the archive")
+        await self._backups.put(control, archive, "/", Progress())
+        await engine.stop(job.row.id, self.tools.grace)
+
+    async def _archive(self, archive_id: str) -> Archive:
+        async with self.tools.database.read() as session:
+            archive = await Archives(session).get(archive_id)
+        if archive is None or archive.state is not ArchiveState.READY:
+            raise EngineError("archive_gone", "the archive was deleted")
+        return archive
 
     async def give_up(self, job: Job, error: EngineError) -> Done:
         """Leave nothing in the engine; what cannot be reached now the sweep removes."""

@@ -39,6 +39,8 @@ _MESSAGES = {
     OperationKind.RESIZE: "Waiting to be resized",
     OperationKind.SNAPSHOT: "Waiting for the snapshot",
     OperationKind.RESTORE: "Waiting to be restored",
+    OperationKind.ARCHIVE: "Waiting to be archived",
+    OperationKind.UNPACK: "Waiting to take up an archive",
     OperationKind.DESTROY: "Waiting to be destroyed",
     OperationKind.DELETE: "Waiting to be deleted",
 }
@@ -54,6 +56,8 @@ WANTED = {
     OperationKind.DESTROY: DesiredState.STOPPED,
     OperationKind.DELETE: DesiredState.DELETED,
 }
+_NOTHING_YET = frozenset({OperationKind.SNAPSHOT, OperationKind.ARCHIVE, OperationKind.UNPACK})
+"""What they ask for afterwards is only true if they succeed, or is what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,7 @@ class Queue:
 
 def _begun(kind: OperationKind) -> dict[str, Any]:
     """The columns that a person's request sets at once."""
-    if kind is OperationKind.SNAPSHOT:  # what it asks for afterwards is only true if it succeeds
+    if kind in _NOTHING_YET:
         return {}
     values: dict[str, Any] = {"desired_state": WANTED[kind]}
     if kind is OperationKind.RESIZE:

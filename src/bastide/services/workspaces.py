@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from bastide.domain.archive import ArchiveSource
 from bastide.domain.config import Config
 from bastide.domain.creation import CreateWorkspace, UpdateWorkspace
 from bastide.domain.errors import Conflict, ValidationFailed
@@ -18,6 +19,7 @@ from bastide.domain.slug import slug_of, vary_slug
 from bastide.domain.workspace import Status
 from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.services.allowance import Allowance, Sizes
+from bastide.services.archives import source_of
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
 from bastide.services.draft import Draft
@@ -27,7 +29,7 @@ from bastide.services.queue import Queue
 from bastide.services.reach import Reach, changed_network
 from bastide.services.views import WorkspaceView, view_of, views_of
 from bastide.store.database import Database, Duplicate
-from bastide.store.tables import Workspace
+from bastide.store.tables import Archive, Workspace
 from bastide.store.workspaces import Filter, Workspaces
 
 WAIT_READY = 600.0
@@ -71,8 +73,10 @@ class WorkspaceService:
         await self._check_driver(caller, draft.config)
         known = await self._repeated(caller, draft)
         if known is None:
-            image = await self._catalogue.resolve(body.image)
-            view, new = await self._insert(caller, draft, image)
+            source = await self._source(caller, draft.config.archive)
+            wanted = body.image or (source.image if source is not None else None)
+            image = await self._catalogue.resolve(wanted)
+            view, new = await self._insert(caller, draft, image, source)
         else:
             view, new = known, False
         if body.wait_ready and view.provision is not None:
@@ -208,10 +212,19 @@ class WorkspaceService:
             )
         return view
 
+    async def _source(self, caller: Caller, wanted: ArchiveSource | None) -> Archive | None:
+        """The archive a new workspace begins with."""
+        if wanted is None:
+            return None
+        async with self._database.read() as session:
+            return await source_of(session, caller, wanted)
+
     async def _insert(
-        self, caller: Caller, draft: Draft, image: ImageInfo
+        self, caller: Caller, draft: Draft, image: ImageInfo, source: Archive | None
     ) -> tuple[WorkspaceView, bool]:
         """Commit row and operation in one transaction, limits counted in the same one."""
+        sized = _sized(draft.config, source)
+        params = {"digest": draft.digest} | ({} if source is None else {"archive": source.id})
         name = draft.body.name or new_name()
         wanted = draft.body.slug
         slug = wanted or slug_of(name)
@@ -219,7 +232,7 @@ class WorkspaceService:
             try:
                 async with self._database.write() as session:
                     limits = await self._allowance.count_new(session, caller.account_id)
-                    sizes = self._allowance.sizes(draft.config, image, limits)
+                    sizes = self._allowance.sizes(sized, image, limits)
                     if wanted is None and await _taken(session, caller.account_id, slug):
                         slug = vary_slug(slug)
                     network = await network_changes(session, caller, draft.config.network)
@@ -227,7 +240,7 @@ class WorkspaceService:
                         draft.row(name, slug, image, sizes, {**DARK, **network})
                     )
                     operation = await self._queue.insert(
-                        session, row.id, OperationKind.PROVISION, {"digest": draft.digest}
+                        session, row.id, OperationKind.PROVISION, params
                     )
             except Duplicate as error:
                 known = await self._repeated(caller, draft)
@@ -272,11 +285,29 @@ class WorkspaceService:
             values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb, "disk_mb": sizes.disk_mb}
         _leave_lease(row, config)
         _leave_ssh(row, config)
+        _leave_archive(config)
         if stored := config.given():
             values["config"] = {**row.config, **stored}
         if network := await network_changes(session, caller, config.network, row):
             values["network"] = changed_network(row, **network)
         return values
+
+
+def _leave_archive(config: Config) -> None:
+    """Refuse what only a creation can do."""
+    if config.archive is not None:
+        raise ValidationFailed(
+            "config.archive",
+            "An archive is put into a workspace that is there with POST "
+            "/workspace/:id/archives/:version/restore.",
+        )
+
+
+def _sized(config: Config, source: Archive | None) -> Config:
+    """Sizes for the files of an archive: unless it is given, the disk is as large as its was."""
+    if source is None or config.disk_mb is not None:
+        return config
+    return config.model_copy(update={"disk_size_mb": source.disk_mb})
 
 
 def _leave_ssh(row: Workspace, config: Config) -> None:

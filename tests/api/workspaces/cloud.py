@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fakes.bastion import FakeBastion
+from tests.fakes.depot import FailingDepot
 from tests.fakes.edge import FakeEdge
 from tests.fakes.engine import FakeAgent, FakeEngine
 
 from bastide.api.app import create_app
 from bastide.api.assembly import Outside, assemble
 from bastide.api.context import Services
+from bastide.depot.contract import Depot
 from bastide.services.first_credentials import FirstCredentials
 from bastide.settings import Settings
 from bastide.store.clock import database_time
@@ -38,10 +40,13 @@ class World:
     edge: FakeEdge = field(default_factory=FakeEdge)
     bastion: FakeBastion = field(default_factory=FakeBastion)
     agent: FakeAgent = field(init=False)
+    depot: Depot = field(init=False)
     ahead: timedelta = timedelta()
 
     def __post_init__(self) -> None:
         self.agent = FakeAgent(self.engine)
+        self.agent.flow.set()
+        self.depot = FailingDepot(self.settings.archives_dir, reserve=0)
 
     async def time(self, session: AsyncSession) -> datetime:
         """The database's time, and as much later as the test wants."""
@@ -50,7 +55,7 @@ class World:
     @asynccontextmanager
     async def cloud(self) -> AsyncIterator[Cloud]:
         """A control plane that runs within the block."""
-        outside = Outside(self.engine, self.agent, self.edge, self.bastion, self.time)
+        outside = Outside(self.engine, self.agent, self.edge, self.bastion, self.depot, self.time)
         app = create_app(lambda: assemble(self.settings, outside))
         async with app.router.lifespan_context(app):
             first = FirstCredentials.read(self.settings.credentials_file)

@@ -18,6 +18,8 @@ from bastide.pipelines.pipeline import Done, Job, Tools
 from bastide.pipelines.provisioning import Provisioning
 from bastide.pipelines.runner import Runner
 from bastide.pipelines.sweep import Sweep
+from bastide.services.archive_files import ArchiveFiles
+from bastide.services.backups import Backups
 from bastide.services.views import view_of
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation
@@ -80,7 +82,7 @@ class Deaf(Provisioning):
         """Let another pass take the row, then come with a result of its own."""
         async with self.tools.database.write() as session:
             await Operations(session).extend(job.operation.id, job.lock, -1)
-        taken = await Provisioning(self.tools, Owner()).take()
+        taken = await Provisioning(self.tools, Owner(), self._backups).take()
         assert taken is not None
         assert taken[0].lock_token != job.lock
         return Done("Stale", {"name": "stale"})
@@ -98,7 +100,7 @@ async def test_a_stale_result_is_dropped(world: World) -> None:
             operation = await Operations(session).unfinished(workspace_id)
             assert operation is not None
             await Operations(session).release(operation.id, operation.lock_token or "", 0)
-        deaf = Deaf(tools, Owner())
+        deaf = Deaf(tools, Owner(), _backups(cloud)[0])
         taken = await deaf.take()
         assert taken is not None
         await deaf.handle(*taken)
@@ -225,7 +227,7 @@ async def test_a_mark_left_by_a_crash_is_worked_off(world: World) -> None:
 async def test_two_control_planes_share_the_work(world: World) -> None:
     """Two runners on one database work each operation once."""
     async with world.cloud() as cloud:
-        runner = asyncio.create_task(Runner(_tools(cloud)).run())
+        runner = asyncio.create_task(Runner(_tools(cloud), *_backups(cloud)).run())
         found = await asyncio.gather(*(cloud.create() for _ in range(12)))
         runner.cancel()
         await asyncio.gather(runner, return_exceptions=True)
@@ -236,6 +238,11 @@ async def test_two_control_planes_share_the_work(world: World) -> None:
                 view = await view_of(session, row)
                 assert view.provision is not None
                 assert view.provision.attempts == 1
+
+
+def _backups(cloud: Cloud) -> tuple[Backups, ArchiveFiles]:
+    depot = cloud.world.depot
+    return Backups(cloud.agent, depot), ArchiveFiles(cloud.services.database, depot)
 
 
 def _tools(cloud: Cloud) -> Tools:

@@ -1,0 +1,489 @@
+"""Archives over the API: what they answer, refuse, keep, and leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zstandard
+from tests.api.workspaces.cloud import Cloud, World, eventually
+from tests.fakes.depot import FailingDepot
+
+from bastide.domain.archive import ArchiveState
+from bastide.domain.machine import MachineState
+from bastide.domain.scope import Scope
+from bastide.engine.agent import AgentRefused
+from bastide.services.archive_files import ArchiveFiles
+from bastide.services.caller import Caller
+from bastide.store.archives import Archives
+
+CONTENT = b"files " * 1000 + b"more"
+
+
+def stored(world: World) -> list[str]:
+    """Every file of the depot, hidden ones too."""
+    return sorted(path.name for path in world.settings.archives_dir.glob("*"))
+
+
+async def archive(cloud: Cloud, workspace: str, **body: Any) -> dict[str, Any]:
+    """A new archive."""
+    return await cloud.call("POST", f"/workspace/{workspace}/archives", body or None, status=201)
+
+
+async def listed(cloud: Cloud, workspace: str) -> list[dict[str, Any]]:
+    """The archives of a workspace."""
+    found = await cloud.call("GET", f"/workspace/{workspace}/archives")
+    return list(found["archives"])
+
+
+async def begun(cloud: Cloud, workspace: str, **body: Any) -> asyncio.Task[dict[str, Any]]:
+    """A creation that has begun and waits for more files."""
+    cloud.agent.flow.clear()
+    before = len(cloud.agent.asked)
+    task = asyncio.create_task(archive(cloud, workspace, **body))
+    await eventually(lambda: len(cloud.agent.asked) > before or task.done())
+    return task
+
+
+def failing(cloud: Cloud) -> FailingDepot:
+    """The depot, which can be told to fail."""
+    assert isinstance(cloud.world.depot, FailingDepot)
+    return cloud.world.depot
+
+
+async def test_an_archive_is_stored_listed_and_downloaded(cloud: Cloud) -> None:
+    """Without a body everything is archived as version 1; size and SHA-256 are the file's."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}/archives"
+    made = await archive(cloud, found["id"])
+    assert (made["version"], made["status"], made["format"]) == (1, "ready", "tar")
+    assert (made["vm_paths"], made["consistency"]) == (["/"], "running")
+    assert made["tar_bytes"] == len(CONTENT)
+    assert cloud.agent.asked == [(found["id"], ["/"], [])]
+    assert await listed(cloud, found["id"]) == [made["archive"]]
+    one = await cloud.call("GET", f"{path}/1")
+    assert one["archive"] == made["archive"]
+    assert one["sha256"] == made["sha256"]
+    answer = await cloud.http.get(f"{path}/1/download")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/zstd"
+    assert hashlib.sha256(answer.content).hexdigest() == made["sha256"]
+    assert len(answer.content) == made["size_bytes"]
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(answer.content) == CONTENT
+    assert (await cloud.get(found["id"]))["status"] == "running"
+
+
+async def test_ranges_of_a_download(cloud: Cloud) -> None:
+    """A broken download goes on where it ended, and only of the same file."""
+    found = await cloud.create()
+    made = await archive(cloud, found["id"])
+    url = f"/workspace/{found['id']}/archives/1/download"
+    whole = (await cloud.http.get(url)).content
+    etag = f'"{made["sha256"]}"'
+    for header, part in (
+        ("bytes=3-9", whole[3:10]),
+        ("bytes=5-", whole[5:]),
+        ("bytes=-4", whole[-4:]),
+    ):
+        answer = await cloud.http.get(url, headers={"Range": header, "If-Range": etag})
+        assert answer.status_code == 206
+        assert answer.content == part
+    answer = await cloud.http.get(url, headers={"Range": "bytes=3-9"})
+    assert answer.headers["content-range"] == f"bytes 3-9/{len(whole)}"
+    for header in ("bytes=9-3", "lines=1-2", "bytes=-", "bytes=0-1,3-4"):
+        assert (await cloud.http.get(url, headers={"Range": header})).status_code == 200
+    other = {"Range": "bytes=3-9", "If-Range": '"another"'}
+    assert (await cloud.http.get(url, headers=other)).content == whole
+    beyond = await cloud.http.get(url, headers={"Range": f"bytes={len(whole)}-"})
+    assert beyond.status_code == 416
+    assert beyond.headers["content-range"] == f"bytes */{len(whole)}"
+
+
+async def test_versions_paths_and_excludes(cloud: Cloud) -> None:
+    """A version is the next number, a chosen number, or a word; one is not given twice."""
+    found = await cloud.create()
+    wanted = {"vm_paths": ["/etc/", "/root"], "exclude_vm_paths": ["/root/.cache", "node_modules"]}
+    first = await archive(cloud, found["id"], version="before-upgrade", format="tar", **wanted)
+    assert first["version"] == "before-upgrade"
+    assert cloud.agent.asked[0][1:] == (["/etc", "/root"], ["/root/.cache", "node_modules"])
+    assert (await archive(cloud, found["id"], version=7))["version"] == 7
+    assert (await archive(cloud, found["id"]))["version"] == 8
+    assert (await cloud.call("GET", f"/workspace/{found['id']}/archives/7"))["version"] == 7
+    taken = await cloud.call(
+        "POST", f"/workspace/{found['id']}/archives", {"version": "7"}, status=409
+    )
+    assert "version 7 already" in taken["message"]
+
+
+async def test_wrong_fields_are_named(cloud: Cloud) -> None:
+    """422 with the field, before anything is begun."""
+    found = await cloud.create()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"version": "../x"}, "version"),
+        ({"version": True}, "version"),
+        ({"version": -1}, "version"),
+        ({"version": "x" * 65}, "version"),
+        ({"format": "zip"}, "format"),
+        ({"vm_paths": "/etc"}, "vm_paths"),
+        ({"vm_paths": ["etc"]}, "vm_paths.0"),
+        ({"vm_paths": ["/a/../b"]}, "vm_paths.0"),
+        ({"vm_paths": ["/a\0b"]}, "vm_paths.0"),
+        ({"vm_paths": ["/x"] * 201}, "vm_paths"),
+        ({"exclude_vm_paths": [""]}, "exclude_vm_paths.0"),
+        ({"exclude_vm_paths": [5]}, "exclude_vm_paths.0"),
+        ({"wait": "no"}, "wait"),
+    ]
+    for body, field in wrong:
+        refused = await cloud.call("POST", f"/workspace/{found['id']}/archives", body, status=422)
+        assert refused["details"]["field"] == field
+    assert not cloud.agent.asked
+
+
+async def test_a_stopped_workspace_is_booted_dark_and_stopped_again(cloud: Cloud) -> None:
+    """Its files are read by the agent alone: no command, no network, and it is stopped after."""
+    found = await cloud.create(config={"cmd": ["sleep", "1"], "env": {"SECRET": "x"}})
+    path = f"/workspace/{found['id']}"
+    await cloud.call("POST", f"{path}/stop")
+    made = await archive(cloud, found["id"])
+    assert made["consistency"] == "stopped"
+    (policy,) = cloud.agent.policies
+    assert not policy.allow_internet
+    assert not policy.public_access
+    machine = cloud.engine.machines[found["id"]]
+    assert machine.spec.cmd is None
+    assert not machine.spec.env
+    assert machine.status.state is MachineState.STOPPED
+    after = await cloud.get(found["id"])
+    assert after["status"] == "stopped"
+    assert after["info"]["user_requested_stop"]
+    await cloud.call("POST", f"{path}/archives/1/restore")
+    assert (await cloud.get(found["id"]))["status"] == "stopped"
+    assert cloud.agent.unpacked == [(found["id"], "/", CONTENT)]
+    await cloud.call("POST", f"{path}/start")
+    assert cloud.engine.machines[found["id"]].spec.cmd == ("sleep", "1")
+
+
+async def test_a_paused_or_destroyed_one_is_refused_with_what_to_do(cloud: Cloud) -> None:
+    """Nothing in a frozen workspace can read files, and a destroyed one has none."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    await cloud.call("POST", f"{path}/pause")
+    refused = await cloud.call("POST", f"{path}/archives", status=409)
+    assert "resume it, or stop it" in refused["message"]
+    await cloud.call("DELETE", f"{path}/lifecycle")
+    refused = await cloud.call("POST", f"{path}/archives", status=409)
+    assert "no disk" in refused["message"]
+    assert await listed(cloud, found["id"]) == []
+
+
+async def test_restore_into_another_workspace_and_place(cloud: Cloud) -> None:
+    """The files go where they are asked to; the count is told."""
+    one, two = await cloud.create(), await cloud.create()
+    await archive(cloud, one["id"])
+    body = {"workspace": two["slug"], "dest": "/backup/"}
+    done = await cloud.call("POST", f"/workspace/{one['id']}/archives/1/restore", body)
+    assert (done["id"], done["version"], done["files_restored"]) == (two["id"], 1, 7)
+    assert cloud.agent.unpacked == [(two["id"], "/backup", CONTENT)]
+
+
+async def test_a_workspace_begins_with_an_archive(cloud: Cloud) -> None:
+    """Files come before the owner's command; image and disk are those of the archive."""
+    one = await cloud.create(config={"disk_size_mb": 8192})
+    await archive(cloud, one["id"])
+    await cloud.call("DELETE", f"/workspace/{one['id']}")
+    await cloud.gone(one["id"])
+    source = {"archive": {"workspace": one["id"], "version": 1}, "cmd": ["app"]}
+    two = await cloud.create(config=source)
+    assert two["resources"]["disk_size_mb"] == 8192
+    assert cloud.agent.unpacked == [(two["id"], "/", CONTENT)]
+    assert not cloud.agent.policies[-1].allow_internet
+    steps = [step for step, machine in cloud.engine.calls if machine == two["id"]]
+    assert steps.index("stop", steps.index("start")) < len(steps) - 1
+    machine = cloud.engine.machines[two["id"]]
+    assert machine.spec.cmd == ("app",)
+    assert machine.policy.allow_internet
+    wrong = {"archive": {"workspace": one["id"], "version": 2}}
+    await cloud.call("POST", "/workspace", {"config": wrong}, status=404)
+    refused = await cloud.call("PUT", f"/workspace/{two['id']}", {"config": source}, status=422)
+    assert refused["details"]["field"] == "config.archive"
+
+
+async def test_archives_outlive_their_workspace(cloud: Cloud) -> None:
+    """They are listed, downloaded and deleted by the id of the deleted workspace."""
+    found = await cloud.create()
+    made = await archive(cloud, found["id"])
+    await cloud.call("DELETE", f"/workspace/{found['id']}")
+    await cloud.gone(found["id"])
+    path = f"/workspace/{found['id']}/archives"
+    assert await listed(cloud, found["id"]) == [made["archive"]]
+    assert (await cloud.http.get(f"{path}/1/download")).status_code == 200
+    await cloud.call("POST", f"{path}/1/restore", status=404)
+    other = await cloud.create()
+    await cloud.call("POST", f"{path}/1/restore", {"workspace": other["id"]})
+    await cloud.call("DELETE", f"{path}/1?delete_file=true")
+    assert stored(cloud.world) == []
+    assert await listed(cloud, found["id"]) == []
+
+
+async def test_deleting_with_and_without_the_file(cloud: Cloud) -> None:
+    """Without it the file stays and counts; with it the bytes are gone, whenever it is asked."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}/archives"
+    for _ in range(3):
+        await archive(cloud, found["id"])
+    assert len(stored(cloud.world)) == 3
+    assert (await cloud.call("DELETE", f"{path}/1"))["version"] == 1
+    await cloud.call("GET", f"{path}/1", status=404)
+    await cloud.call("DELETE", f"{path}/1", status=404)
+    assert len(stored(cloud.world)) == 3
+    taken = await cloud.call("POST", path, {"version": 1}, status=409)
+    assert "delete_file=true" in taken["message"]
+    await cloud.call("DELETE", f"{path}/1?delete_file=true")
+    assert len(stored(cloud.world)) == 2
+    assert (await cloud.call("DELETE", path))["deleted"] == 2
+    assert await listed(cloud, found["id"]) == []
+    assert len(stored(cloud.world)) == 2
+    assert (await cloud.call("DELETE", f"{path}?delete_files=true"))["deleted"] == 2
+    assert stored(cloud.world) == []
+    assert (await cloud.call("DELETE", f"{path}?delete_files=true"))["deleted"] == 0
+
+
+async def test_another_account_sees_none_of_it(cloud: Cloud) -> None:
+    """Every call is 404 for a stranger, also for the archive of a deleted workspace."""
+    found = await cloud.create()
+    await archive(cloud, found["id"])
+    stranger = await stranger_of(cloud)
+    source = {"workspace": found["id"], "version": 1}
+    for deleted in (False, True):
+        if deleted:
+            await cloud.call("DELETE", f"/workspace/{found['id']}")
+            await cloud.gone(found["id"])
+        path = f"/workspace/{found['id']}/archives"
+        for method, url, body in (
+            ("GET", path, None),
+            ("POST", path, None),
+            ("GET", f"{path}/1", None),
+            ("GET", f"{path}/1/download", None),
+            ("POST", f"{path}/1/restore", None),
+            ("DELETE", f"{path}/1?delete_file=true", None),
+            ("DELETE", f"{path}?delete_files=true", None),
+            ("POST", "/workspace", {"config": {"archive": source}}),
+        ):
+            answer = await cloud.http.request(method, url, json=body, headers=stranger)
+            assert answer.status_code == 404, (method, url)
+    assert len(stored(cloud.world)) == 1
+
+
+async def test_limits(world: World) -> None:
+    """Counts and bytes are bounded, with figures; deleting makes room again."""
+    few = world.settings.archives.model_copy(update={"max_per_workspace": 1})
+    world.settings = world.settings.model_copy(update={"archives": few})
+    async with world.cloud() as cloud:
+        found = await cloud.create()
+        await archive(cloud, found["id"])
+        full = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=409)
+        assert full["code"] == "ARCHIVE_LIMIT_REACHED"
+        assert (full["current"], full["max"]) == (1, 1)
+        await cloud.call("DELETE", f"/workspace/{found['id']}/archives?delete_files=true")
+        await archive(cloud, found["id"])
+    none = world.settings.archives.model_copy(update={"account_mb": 0, "max_per_workspace": 9})
+    world.settings = world.settings.model_copy(update={"archives": none})
+    async with world.cloud() as cloud:
+        full = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=409)
+        assert full["code"] == "ARCHIVE_LIMIT_REACHED"
+
+
+async def test_one_that_grows_too_large_is_given_up(world: World) -> None:
+    """A workspace that sends without end fills nothing."""
+    small = world.settings.archives.model_copy(update={"max_mb": 1})
+    world.settings = world.settings.model_copy(update={"archives": small})
+    world.agent.pieces = [os.urandom(2**20) for _ in range(4)]
+    async with world.cloud() as cloud:
+        found = await cloud.create()
+        refused = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=409)
+        assert "too large" in refused["message"]
+        assert stored(world) == []
+        (failed,) = await listed(cloud, found["id"])
+        assert failed["status"] == "failed"
+        assert failed["error"]["code"] == "archive_too_large"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "words"),
+    [
+        (AgentRefused(404, "there is nothing at '/none'"), 422, "nothing at '/none'"),
+        (AgentRefused(500, "unexpected"), 503, "unexpected"),
+    ],
+)
+async def test_what_the_agent_refuses_is_told(
+    cloud: Cloud, refusal: AgentRefused, status: int, words: str
+) -> None:
+    """A path that is not there is the caller's; the same version can be tried again."""
+    found = await cloud.create()
+    cloud.agent.refusal = refusal
+    path = f"/workspace/{found['id']}/archives"
+    refused = await cloud.call("POST", path, {"version": "v"}, status=status)
+    assert words in refused["message"]
+    assert stored(cloud.world) == []
+    cloud.agent.refusal = None
+    assert (await archive(cloud, found["id"], version="v"))["status"] == "ready"
+    cloud.agent.refusal = AgentRefused(507, "the disk of the workspace is full")
+    full = await cloud.call("POST", f"{path}/v/restore", status=409)
+    assert "disk of the workspace is full" in full["message"]
+
+
+async def test_a_broken_stream_leaves_nothing(cloud: Cloud) -> None:
+    """The workspace stopped in the middle: no file, and the row says why."""
+    found = await cloud.create()
+    cloud.agent.broken = True
+    failed = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=503)
+    assert "broke off" in failed["message"]
+    assert stored(cloud.world) == []
+    (row,) = await listed(cloud, found["id"])
+    assert row["status"] == "failed"
+    assert (await cloud.get(found["id"]))["ready"]
+    refused = await cloud.http.get(f"/workspace/{found['id']}/archives/1/download")
+    assert refused.status_code == 409
+
+
+async def test_storage_that_goes_in_the_middle(cloud: Cloud) -> None:
+    """503 with the reason; nothing half-made is left once it is back."""
+    found = await cloud.create()
+    task = await begun(cloud, found["id"])
+    failing(cloud).down = True
+    cloud.agent.flow.set()
+    answer = await cloud.http.get(f"/workspace/{found['id']}")
+    assert answer.status_code == 200
+    with pytest.raises(AssertionError, match="storage_unavailable"):
+        await task
+    failing(cloud).down = False
+    assert stored(cloud.world) == []
+    await archive(cloud, found["id"])
+    failing(cloud).down = True
+    path = f"/workspace/{found['id']}/archives"
+    download = await cloud.http.get(f"{path}/2/download")
+    assert download.status_code == 503
+    refused = await cloud.call("DELETE", f"{path}/2?delete_file=true", status=503)
+    assert "as soon as that is possible" in refused["message"]
+    failing(cloud).down = False
+    files = ArchiveFiles(cloud.services.database, cloud.world.depot)
+    for row in await rows(cloud, found["id"], ArchiveState.REMOVING):
+        await files.settle(row)
+    assert stored(cloud.world) == []
+
+
+async def test_a_file_that_is_gone_is_told(cloud: Cloud) -> None:
+    """Somebody emptied the directory: download and restore say so, deleting works."""
+    found = await cloud.create()
+    await archive(cloud, found["id"])
+    (world_file,) = cloud.world.settings.archives_dir.iterdir()
+    world_file.unlink()
+    path = f"/workspace/{found['id']}/archives/1"
+    gone = await cloud.call("GET", f"{path}/download", status=503)
+    assert "not there any more" in gone["message"]
+    await cloud.call("POST", f"{path}/restore", status=404)
+    await cloud.call("DELETE", f"{path}?delete_file=true")
+
+
+async def test_a_damaged_file_is_told(cloud: Cloud) -> None:
+    """What was stored is checked when it is read back."""
+    found = await cloud.create()
+    await archive(cloud, found["id"])
+    (file,) = cloud.world.settings.archives_dir.iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+    failed = await cloud.call("POST", f"/workspace/{found['id']}/archives/1/restore", status=503)
+    assert "archive" in failed["message"]
+    assert not cloud.agent.unpacked
+
+
+async def test_deleting_the_workspace_ends_it(cloud: Cloud) -> None:
+    """The archive that was being made goes with it; a finished one stays."""
+    found = await cloud.create()
+    await archive(cloud, found["id"])
+    task = await begun(cloud, found["id"])
+    await cloud.call("DELETE", f"/workspace/{found['id']}")
+    with pytest.raises(AssertionError):
+        await task
+    await cloud.gone(found["id"])
+    await eventually(lambda: len(stored(cloud.world)) == 1)
+    assert [row["version"] for row in await listed(cloud, found["id"])] == [1]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_deleting_the_archive_cancels_it(cloud: Cloud, *, stopped: bool) -> None:
+    """It ends within a second or two, nothing is left, and the workspace is as it was."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    if stopped:
+        await cloud.call("POST", f"{path}/stop")
+    task = await begun(cloud, found["id"])
+    (making,) = await listed(cloud, found["id"])
+    assert making["status"] == "creating"
+    busy = await cloud.call("POST", f"{path}/pause", status=409)
+    assert "being archived" in busy["message"]
+    await cloud.call("DELETE", f"{path}/archives/1")
+    with pytest.raises(AssertionError, match="given up"):
+        await task
+    assert stored(cloud.world) == []
+    assert await listed(cloud, found["id"]) == []
+    state = MachineState.STOPPED if stopped else MachineState.RUNNING
+    assert cloud.engine.machines[found["id"]].status.state is state
+
+
+async def test_progress_can_be_followed(cloud: Cloud) -> None:
+    """With `wait` false the answer comes at once; the message tells how far it is."""
+    found = await cloud.create()
+    cloud.agent.flow.clear()
+    made = await archive(cloud, found["id"], wait=False)
+    assert made["status"] == "creating"
+    path = f"/workspace/{found['id']}/archives/1"
+    await until(cloud, path, lambda found: "MiB" in (found["message"] or ""))
+    cloud.agent.flow.set()
+    await until(cloud, path, lambda found: found["status"] == "ready")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_control_plane_that_dies_in_the_middle(world: World, *, stopped: bool) -> None:
+    """The next one makes it from the beginning; there is one file, whole."""
+    async with world.cloud() as cloud:
+        found = await cloud.create()
+        if stopped:
+            await cloud.call("POST", f"/workspace/{found['id']}/stop")
+        task = await begun(cloud, found["id"])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    world.agent.flow.set()
+    async with world.cloud() as cloud:
+        path = f"/workspace/{found['id']}/archives/1"
+        await until(cloud, path, lambda found: found["status"] == "ready")
+        assert len(stored(world)) == 1
+        answer = await cloud.http.get(f"{path}/download")
+        assert zstandard.ZstdDecompressor().decompressobj().decompress(answer.content) == CONTENT
+        state = MachineState.STOPPED if stopped else MachineState.RUNNING
+        await eventually(lambda: cloud.engine.machines[found["id"]].status.state is state)
+
+
+async def until(cloud: Cloud, path: str, reached: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until an archive is as wanted."""
+    async with asyncio.timeout(60):
+        while not reached(await cloud.call("GET", path)):  # noqa: ASYNC110 - over HTTP there is no event
+            await asyncio.sleep(0.05)
+
+
+async def rows(cloud: Cloud, workspace: str, state: ArchiveState) -> list[str]:
+    async with cloud.services.database.read() as session:
+        return [row.id for row in await Archives(session).of(workspace, (state,))]
+
+
+async def stranger_of(cloud: Cloud) -> dict[str, str]:
+    """Credentials of another account."""
+    account = await cloud.services.accounts.create("stranger")
+    caller = Caller(account.id, Scope.ADMIN, "test")
+    issued = await cloud.services.keys.create(caller, scope=Scope.ADMIN)
+    return {"X-Client-ID": issued.client_id, "X-Client-Secret": issued.client_secret}
