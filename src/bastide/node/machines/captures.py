@@ -100,13 +100,15 @@ class Captures:
                 boot=boot,
                 tier=entry.machine.tier,
             )
+            kept = time.perf_counter()
             await asyncio.to_thread(self._host.snapshots.keep, spec.id, record)
+            kept = (time.perf_counter() - kept) * 1000
         except BaseException:
             if ending:
                 await asyncio.shield(entry.machine.relink(spec.network))
             raise
         _log.info("machine.captured", workspace=spec.id, still_ms=told.taken_ms,
-                  memory=told.memory_bytes, disk=told.disk_bytes)  # fmt: skip
+                  kept_ms=round(kept, 2), memory=told.memory_bytes, disk=told.disk_bytes)  # fmt: skip
         if after is SnapshotAfter.PAUSED and not was_paused:
             self._events.emit(spec.id, "paused", entry.state)
         elif after is SnapshotAfter.RESUME and was_paused:

@@ -305,16 +305,16 @@ class Container(Machine):
     async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
         """See `Machine.capture`."""
         self._host.criu.check()
-        was_paused = self.paused
-        await self.resume()  # for a moment: the agent must let go of what cannot be captured
-        self._resting = True
-        await self._tell("rest", ending=ending)
-        await self.pause()
+        was_paused, clock = self.paused, Clock()
+        with clock.stage("rest"):
+            await self.resume()  # for a moment: the agent must let go of what cannot be captured
+            self._resting = True
+            await self._tell("rest", ending=ending)
+            await self.pause()
         try:
             if ending:
                 await self._host.network.detach(self.id)
-            await self._host.criu.dump(self.id, draft.memory, draft.work)
-            await asyncio.to_thread(self._capture_disk, draft.disk)
+            await self._dump(draft, clock)
         except BaseException:
             if ending and self.boot_record is not None:
                 pid = self.boot_record.pid
@@ -322,6 +322,19 @@ class Container(Machine):
             if not was_paused:
                 await asyncio.shield(self.resume())
             raise
+        _log.info("machine.dumped", machine=self.id, **clock.timings())
+
+    async def _dump(self, draft: Draft, clock: Clock) -> None:
+        """Write the memory and copy the disk side by side: nothing in the machine moves."""
+        copying = asyncio.create_task(asyncio.to_thread(self._capture_disk, draft.disk))
+        copying.add_done_callback(lambda task: task.exception())  # the memory's failure comes first
+        try:
+            with clock.stage("memory"):
+                await self._host.criu.dump(self.id, draft.memory, draft.work)
+        finally:
+            await asyncio.wait((copying,))  # a thread cannot be cancelled
+        with clock.stage("disk"):
+            await copying
 
     def _capture_disk(self, copy: Path) -> None:
         """Copy the mounted disk as it is at this moment. Blocks."""
