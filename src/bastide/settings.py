@@ -172,6 +172,9 @@ class Archives(Section):
     account_mb: int = Field(204800, ge=0, description="MiB all archives of an account may have")
 
 
+ANY_REGISTRY = "*"
+
+
 class Images(Section):
     """Images from registries and files, and how many of them are kept."""
 
@@ -198,6 +201,15 @@ class Images(Section):
         1024, ge=0, description="MiB of the disk that are left free when an image is fetched"
     )
     pull_timeout: float = Field(1800, gt=0, description="seconds one image may take to be fetched")
+
+    def names(self, registry: str) -> bool:
+        """Whether a registry (`host` or `host:port`) is named, and may so be at any address."""
+        named = (*self.registries, *self.insecure_registries)
+        return registry in named and registry != ANY_REGISTRY
+
+    def admits(self, registry: str) -> bool:
+        """Whether images may come from a registry at all."""
+        return ANY_REGISTRY in self.registries or self.names(registry)
 
 
 class Database(Section):

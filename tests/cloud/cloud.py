@@ -22,7 +22,7 @@ from tests.host.leaks import traces
 from tests.host.network.stage import POOLED
 
 from bastide.client import Bastide
-from bastide.settings import Listen, Machines, Network, Settings
+from bastide.settings import Images, Listen, Machines, Network, Settings
 
 BASTIDE = Path(sys.executable).with_name("bastide")
 RUNNING = "BASTIDE_TEST_RUNNING"
@@ -169,6 +169,8 @@ def own_settings(base: Path, place: int) -> Settings:
             outbound_pool=(IPv4Address(POOLED),),
         ),
         machines=Machines(id_base=id_base(place)),
+        # a registry that the tests start; no other is ever asked
+        images=Images(registries=(), insecure_registries=(free_address(),)),
     )
 
 
@@ -188,6 +190,8 @@ def variables(settings: Settings) -> dict[str, str]:
             list(map(str, settings.network.outbound_pool))
         ),
         "BASTIDE_MACHINES__ID_BASE": str(settings.machines.id_base),
+        "BASTIDE_IMAGES__REGISTRIES": "[]",
+        "BASTIDE_IMAGES__INSECURE_REGISTRIES": json.dumps(settings.images.insecure_registries),
     }
 
 

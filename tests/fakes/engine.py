@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from bastide.domain.machine import (
     MachineState,
     MachineStats,
     MachineStatus,
+    RegistryAuth,
     Resources,
     Snapshot,
     SnapshotAfter,
@@ -53,7 +54,8 @@ class FakeEngine(Engine):
     `delay` seconds pass in every step; `hold` names steps that wait until `release(step)`;
     `fail[step] = n` makes a step refuse n times with `boot_failed`; `down` makes every call
     raise EngineUnavailable; `lose[step] = n` does the step and then loses the answer;
-    `memory_in_use` is the MiB every machine uses.
+    `memory_in_use` is the MiB every machine uses; `pull_failures` are codes by reference,
+    `missing` are images that are made when they are pulled.
     """
 
     delay: float = 0.0
@@ -68,6 +70,9 @@ class FakeEngine(Engine):
     listeners: list[asyncio.Queue[MachineEvent | None]] = field(default_factory=list)
     refused: dict[str, BlockedLog] = field(default_factory=dict)
     can_snapshot: bool = False
+    pulled: list[tuple[str, RegistryAuth | None]] = field(default_factory=list)
+    pull_failures: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     _addresses: int = 1
 
@@ -113,8 +118,24 @@ class FakeEngine(Engine):
             ),
         ]
 
+    async def pull(
+        self, reference: str, auth: RegistryAuth | None, tell: Callable[[str], None]
+    ) -> ImageInfo:
+        await self._step("pull", reference)
+        self.pulled.append((reference, auth))
+        self.missing.discard(reference)
+        tell("fetching: 1.0 of 2.0 MiB")
+        if reference in self.pull_failures:
+            code = self.pull_failures[reference]
+            raise EngineError(code, f"{reference} cannot be had")
+        return ImageInfo(
+            id="sha256-1", image=reference, label=reference, desc="", category="", ready=True
+        )
+
     async def create(self, spec: MachineSpec) -> MachineStatus:
         await self._step("create", spec.id)
+        if spec.image in self.missing:
+            raise EngineError("image_unavailable", f"{spec.image} is not built")
         if spec.id not in self.machines:
             self._addresses += 1
             address = f"10.201.{self._addresses // 256}.{self._addresses % 256}"

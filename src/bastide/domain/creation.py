@@ -10,6 +10,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -17,6 +19,7 @@ from bastide.domain.config import Config, Later, Text
 from bastide.domain.errors import ValidationFailed
 from bastide.domain.lease import Lease, TtlAction
 from bastide.domain.lifecycle import Mode
+from bastide.domain.reference import looks_like_one
 from bastide.domain.slug import check_slug
 
 # Fields that older clients send at the top level, and what `config` calls them (spec 4.1).
@@ -48,6 +51,15 @@ Slug = Annotated[Text, AfterValidator(check_slug)]
 Logo = Annotated[Text, AfterValidator(_url), Field(max_length=2048)]
 
 
+class ImageAuth(BaseModel):
+    """Who asks a registry for an image; a token goes as password, with the name it belongs to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    username: Annotated[Text, Field(max_length=256)] = ""
+    password: Annotated[Text, Field(min_length=1, max_length=16384, repr=False)]
+
+
 class CreateWorkspace(BaseModel):
     """Body of POST /workspace; every field is optional."""
 
@@ -57,6 +69,9 @@ class CreateWorkspace(BaseModel):
     slug: Slug | None = None
     logo: Logo | None = None
     image: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    image_auth: ImageAuth | None = Field(
+        None, description="credentials for the registry of `image`; never shown again"
+    )
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")] | None = (
         Field(None, description="slug of a namespace; absent: a personal workspace")
     )
@@ -65,6 +80,13 @@ class CreateWorkspace(BaseModel):
     wait_ready: StrictBool = False
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     preset: Later = None
+
+    @field_validator("image_auth")
+    @classmethod
+    def _of_a_registry(cls, value: ImageAuth | None, info: ValidationInfo) -> ImageAuth | None:
+        if value is not None and not looks_like_one(info.data.get("image") or ""):
+            raise ValueError("belongs to an image of a registry, such as registry/name:tag")
+        return value
 
     @model_validator(mode="before")
     @classmethod

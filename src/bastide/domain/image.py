@@ -114,6 +114,9 @@ class ImageManifest(BaseModel):
     skipped: int = 0
 
 
+FAILURES = frozenset({"image_not_found", "image_denied", "image_refused", "registry_unavailable"})
+"""Codes of an image that cannot be had, as the node and `provisioning.error` have them."""
+
 _DEBIAN = ("ca-certificates", "curl", "iproute2", "less", "nano", "procps", "python3")
 RECIPES: tuple[ImageRecipe, ...] = (
     ImageRecipe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from bastide.domain.machine import (
     Capabilities,
@@ -12,6 +12,7 @@ from bastide.domain.machine import (
     MachineSpec,
     MachineStats,
     MachineStatus,
+    RegistryAuth,
     Resources,
     Snapshot,
     SnapshotAfter,
@@ -58,8 +59,8 @@ class Engine(ABC):
 
     Must be implemented: `capabilities`, `images`, `create`, `start`, `stop`, `kill`, `delete`,
     `apply_network`, `status`, `poll`, `stats`, `console`, `events`, `close`.
-    May be implemented: `blocked`, `pause`, `resume`, `snapshot`, `restore`, `last_snapshot`,
-    `resize`.
+    May be implemented: `pull`, `blocked`, `pause`, `resume`, `snapshot`, `restore`,
+    `last_snapshot`, `resize`.
 
     All raise `EngineUnavailable` when the engine cannot be reached and `EngineError` when it
     refuses; those that name a machine raise `UnknownMachine` if it does not exist, except
@@ -124,6 +125,16 @@ class Engine(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections."""
+
+    async def pull(
+        self, reference: str, auth: RegistryAuth | None, tell: Callable[[str], None]
+    ) -> ImageInfo:
+        """Have an image: from a registry, or built; `tell` hears how far it is.
+
+        A reference is looked up each time, and with the credentials of whoever asks.
+        """
+        del auth, tell
+        raise Unsupported(f"this engine cannot fetch {reference}")
 
     async def blocked(self, machine: str) -> BlockedLog:
         """What the machine's firewall refused it lately."""

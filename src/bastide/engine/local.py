@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bastide.domain.machine import (
     Capabilities,
     ImageInfo,
+    ImageRequest,
     MachineEvent,
     MachineSpec,
     MachineStats,
     MachineStatus,
+    RegistryAuth,
     Resources,
     Snapshot,
     SnapshotAfter,
@@ -31,6 +33,8 @@ from bastide.engine.contract import (
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 60.0
+PULL_SILENCE = 300.0
+"""Seconds without a line of progress after which a pull counts as dead."""
 START_TIMEOUT = 600.0
 """Seconds for a boot; the node queues boots, so a crowd of them waits here."""
 EVENT_SILENCE = 45.0
@@ -41,6 +45,12 @@ _D = TypeVar("_D", bound=BaseModel)
 
 class _Images(BaseModel):
     images: list[ImageInfo]
+
+
+class _Progress(BaseModel):
+    message: str = ""
+    error: str | None = None
+    image: ImageInfo | None = None
 
 
 class _Machines(BaseModel):
@@ -81,6 +91,30 @@ class LocalEngine(Engine):
     async def images(self) -> list[ImageInfo]:
         """The images of this node."""
         return (await self._read(_Images, "GET", "/v1/images")).images
+
+    async def pull(
+        self, reference: str, auth: RegistryAuth | None, tell: Callable[[str], None]
+    ) -> ImageInfo:
+        """Have an image."""
+        body = ImageRequest(reference=reference, auth=auth).model_dump(mode="json")
+        timeout = httpx.Timeout(PULL_SILENCE, connect=CONNECT_TIMEOUT)
+        try:
+            async with self._http.stream(
+                "POST", "/v1/images/pull", json=body, timeout=timeout
+            ) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refusal(answer)
+                async for line in answer.aiter_lines():
+                    said = _parse(_Progress, line)
+                    if said.image is not None:
+                        return said.image
+                    if said.error is not None:
+                        raise EngineError(said.error, said.message)
+                    tell(said.message)
+        except httpx.TransportError as error:
+            raise self._gone(error) from error
+        raise EngineUnavailable("bastide-node broke off while it fetched an image")
 
     async def create(self, spec: MachineSpec) -> MachineStatus:
         """Reserve address and disk."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bastide.domain.image import FAILURES
 from bastide.domain.machine import MachineSpec, MachineStatus
 from bastide.domain.operation import Phase
+from bastide.domain.reference import looks_like_one
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
 from bastide.pipelines.pipeline import Job, Tools
-from bastide.services.machines import spec_of
+from bastide.services.machines import image_auth_of, spec_of
+
+NO_IMAGE = "image_unavailable"
+"""The engine's code for an image that is not there, and could be."""
 
 
 async def boot(tools: Tools, job: Job) -> MachineStatus:
@@ -25,16 +30,47 @@ async def boot(tools: Tools, job: Job) -> MachineStatus:
         return await make_and_boot(tools, job, spec)
 
 
+async def make(tools: Tools, job: Job, spec: MachineSpec) -> MachineStatus:
+    """Have the image, and reserve address and disk.
+
+    A reference is looked up in its registry each time; an image of the catalogue is only built
+    when it is not there.
+    """
+    if looks_like_one(spec.image):
+        await _have_image(tools, job, spec)
+    job.show(Phase.PREPARING, "Preparing disk and address")
+    try:
+        return await tools.engine.create(spec)
+    except EngineError as error:
+        if error.code != NO_IMAGE:
+            raise
+    await _have_image(tools, job, spec)
+    job.show(Phase.PREPARING, "Preparing disk and address")
+    return await tools.engine.create(spec)
+
+
+async def _have_image(tools: Tools, job: Job, spec: MachineSpec) -> None:
+    """Pull or build the image, telling how far it is."""
+
+    def tell(message: str) -> None:
+        job.show(Phase.PREPARING, f"Image {spec.image}: {message}")
+
+    tell("looking it up")
+    await tools.engine.pull(spec.image, image_auth_of(job.row), tell)
+
+
 async def make_and_boot(tools: Tools, job: Job, spec: MachineSpec) -> MachineStatus:
     """Reserve address and disk, then boot."""
-    job.show(Phase.PREPARING, "Preparing disk and address")
-    await tools.engine.create(spec)
+    await make(tools, job, spec)
     job.show(Phase.STARTING, "Starting the machine")
     return await tools.engine.start(spec)
 
 
 def reason(error: EngineError, code: str) -> dict[str, str]:
-    """The `error` of an operation that the engine refused; `code` unless it could not be asked."""
-    if isinstance(error, EngineUnavailable):
+    """The `error` of an operation that the engine refused; `code` unless it says more.
+
+    That is: it could not be asked, or an image cannot be had.
+    """
+    if isinstance(error, EngineUnavailable) or error.code in FAILURES:
         code = error.code
     return {"code": code, "message": error.message}

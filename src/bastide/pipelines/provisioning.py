@@ -8,7 +8,7 @@ from bastide.domain.archive import ArchiveState
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, UnknownMachine
 from bastide.pipelines.archiving import boot_resting
-from bastide.pipelines.boot import make_and_boot, reason
+from bastide.pipelines.boot import make, make_and_boot, reason
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
 from bastide.services.backups import Backups, Progress
@@ -44,9 +44,8 @@ class Provisioning(Pipeline):
         engine = self.tools.engine
         with suppress(UnknownMachine):
             await engine.stop(job.row.id, 0)
-        job.show(Phase.PREPARING, "Preparing disk and address")
         spec = resting_spec_of(job.row, self.tools.pids)
-        await engine.create(spec)
+        await make(self.tools, job, spec)
         control = await boot_resting(self.tools, spec)
         job.show(Phase.INITIALIZING, f"Taking up version {archive.version} of the archive")
         await self._backups.put(control, archive, "/", Progress())

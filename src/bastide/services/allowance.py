@@ -83,9 +83,9 @@ class Allowance:
         """
         server = self._machines
         usual = now or Sizes(
-            server.default_cpus,
-            max(server.default_memory_mb, image.minimum_memory_mb),
-            max(server.default_disk_mb, image.minimum_disk_mb),
+            image.cpus or server.default_cpus,
+            max(image.memory_mb or server.default_memory_mb, image.minimum_memory_mb),
+            max(image.disk_mb or server.default_disk_mb, image.minimum_disk_mb),
         )
         least = (0.25, image.minimum_memory_mb, image.minimum_disk_mb)
         largest = self.largest(limits)

@@ -9,9 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from bastide.domain.errors import FeatureUnavailable, ValidationFailed
 from bastide.domain.lease import TtlAction
-from bastide.domain.machine import Capabilities, Driver, ImageInfo
+from bastide.domain.machine import Capabilities, Driver, ImageInfo, ImageOrigin
+from bastide.domain.reference import Reference, looks_like_one
 from bastide.engine.contract import Engine, EngineUnavailable
 from bastide.services.failures import engine_failures
+from bastide.settings import Images
 
 FRESH = 10.0
 DEFAULT_IMAGE = "debian-12"
@@ -56,9 +58,16 @@ class _Remembered(Generic[_T]):
 class Catalogue:
     """Images and capabilities of the engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._images = _Remembered(engine.images)
+    def __init__(self, engine: Engine, settings: Images | None = None) -> None:
+        self._engine = engine
+        self._settings = settings or Images()
+        self._images = _Remembered(self._catalogue)
         self._capabilities = _Remembered(engine.capabilities)
+
+    async def _catalogue(self) -> list[ImageInfo]:
+        """What anybody may choose by name; what was pulled for somebody is asked for anew."""
+        images = await self._engine.images()
+        return [image for image in images if image.origin is not ImageOrigin.PULL]
 
     async def capabilities(self) -> Capabilities:
         """What the engine can do.
@@ -99,22 +108,29 @@ class Catalogue:
     async def resolve(self, wanted: str | None) -> ImageInfo:
         """The image of that id or reference, or the default one.
 
+        One that is `buildable` is built or pulled when the machine is made.
+
         Raises:
-            ValidationFailed: there is none, or it cannot be booted.
+            ValidationFailed: there can be none, or it cannot be booted.
             VmUnavailable: the engine cannot be asked and never was.
         """
         name = wanted or DEFAULT_IMAGE
         with engine_failures():
             images = await self._images.get()
-            if _pick(images, name) is None or not _ready(images, name):
+            unknown = _pick(images, name) is None and not looks_like_one(name)
+            if unknown or _broken(images, name):
                 images = await self._images.get(fresh=True)
         found = _pick(images, name)
+        if found is None and looks_like_one(name):
+            return self._in_registry(name)
         if found is None:
             known = ", ".join(sorted(image.id for image in images)) or "none yet"
             raise ValidationFailed(
-                "image", f"There is no image {name!r} here. The images are: {known}."
+                "image",
+                f"There is no image {name!r} here. The images are: {known}. One of a registry is "
+                f"named with its tag, such as {name}:latest.",
             )
-        if not found.ready:
+        if not found.ready and not found.buildable:
             raise ValidationFailed(
                 "image",
                 f"The image {found.id!r} is not ready on this server: "
@@ -122,13 +138,30 @@ class Catalogue:
             )
         return found
 
+    def _in_registry(self, name: str) -> ImageInfo:
+        """An image that is looked for when the machine is made.
+
+        Raises:
+            ValidationFailed: it cannot be one, or its registry is not to be asked.
+        """
+        try:
+            reference = Reference.parse(name, self._settings.default_registry)
+        except ValueError as error:
+            raise ValidationFailed("image", f"{name!r} is no image: {error}.") from None
+        if not self._settings.admits(reference.registry):
+            raise ValidationFailed(
+                "image", f"Images of this server do not come from {reference.registry}."
+            )
+        return _unseen(name)
+
     async def search(
         self, text: str | None, category: str | None
     ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         """Images and categories as the API shows them (spec 4.16).
 
         Args:
-            text: every word of it must occur in id, label, description, reference or contents.
+            text: every word of it must occur in id, label, description, reference, contents or
+                keywords.
             category: an id of a category, or `all`.
         """
         with engine_failures():
@@ -151,15 +184,30 @@ def _pick(images: list[ImageInfo], name: str) -> ImageInfo | None:
     return next((image for image in images if name in {image.id, image.image}), None)
 
 
-def _ready(images: list[ImageInfo], name: str) -> bool:
+def _broken(images: list[ImageInfo], name: str) -> bool:
     found = _pick(images, name)
-    return found is not None and found.ready
+    return found is not None and not found.ready and not found.buildable
+
+
+def _unseen(name: str) -> ImageInfo:
+    """What is known of an image before its registry was asked."""
+    return ImageInfo(
+        id=name, image=name, label=name, desc="", category="", ready=False, buildable=True,
+        origin=ImageOrigin.PULL,
+    )  # fmt: skip
 
 
 def _text(image: ImageInfo) -> str:
     """Everything a search looks at."""
     parts = (image.id, image.image, image.label, image.desc, image.category, image.family)
-    return " ".join((*parts, image.distribution, image.version, *image.software)).lower()
+    more = (image.distribution, image.version, *image.software, *image.keywords)
+    return " ".join((*parts, *more)).lower()
+
+
+def _defaults(image: ImageInfo) -> dict[str, Any] | None:
+    """The sizes a workspace of it gets where they differ from the server's."""
+    sizes = {"cpus": image.cpus, "memory_mb": image.memory_mb, "disk_size_mb": image.disk_mb}
+    return {name: size for name, size in sizes.items() if size is not None} or None
 
 
 def _shape(image: ImageInfo) -> dict[str, Any]:
@@ -170,11 +218,11 @@ def _shape(image: ImageInfo) -> dict[str, Any]:
         "label": image.label,
         "desc": image.desc,
         "category": image.category,
-        "logo": None,
-        "color": None,
+        "logo": image.logo,
+        "color": image.color,
         "capabilities": [],
         "desktop": {"supported": False},
-        "vm_defaults": None,
+        "vm_defaults": _defaults(image),
         "minimum_resources": {
             "cpus": 0.25,
             "memory_mb": image.minimum_memory_mb,
@@ -190,6 +238,7 @@ def _shape(image: ImageInfo) -> dict[str, Any]:
         "preset": None,
         "software": list(image.software),
         "ready": image.ready,
+        "buildable": image.buildable,
         "error": image.error,
         "digest": image.digest,
         "size_bytes": image.size_bytes,

@@ -25,6 +25,10 @@ _DEFAULT_CONFIG = {
 }
 
 
+# Credentials may be renewed between two tries of the same request.
+_NO_MATTER = {"idempotency_key", "wait_ready", "namespace", "image_auth"}
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """The checked body, and the account and namespace it is for."""
@@ -48,9 +52,7 @@ class Draft:
     @property
     def digest(self) -> str:
         """What makes two requests the same: everything but the key and the waiting."""
-        content = self.body.model_dump(
-            mode="json", exclude={"idempotency_key", "wait_ready", "namespace"}, exclude_none=True
-        )
+        content = self.body.model_dump(mode="json", exclude=_NO_MATTER, exclude_none=True)
         text = json.dumps({**content, "namespace": self.namespace}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -69,6 +71,7 @@ class Draft:
             name=name,
             logo=self.body.logo,
             image=image.id,
+            image_auth=self.body.image_auth.model_dump() if self.body.image_auth else None,
             mode=Mode.PERMANENT if lease is None else Mode.TEMPORARY,
             config=config,
             ttl=None if lease is None else lease.ttl,

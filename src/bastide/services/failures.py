@@ -16,6 +16,7 @@ from bastide.domain.errors import (
     ValidationFailed,
     VmUnavailable,
 )
+from bastide.domain.image import FAILURES
 from bastide.domain.machine import MEMORY_IN_USE
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
 from bastide.store.tables import Operation
@@ -60,7 +61,9 @@ def failure_of_operation(operation: Operation) -> BastideError:
     }
     if code in told:
         return told[code]
-    if code == CreateFailed.code:
+    if code in FAILURES:
+        details["reason"] = code
+    if code == CreateFailed.code or code in FAILURES:
         return CreateFailed(
             f"The workspace could not be created: {message}. Retry it with POST "
             f"/workspace/{operation.workspace_id}/provisioning/retry or delete it.",

@@ -11,6 +11,7 @@ from bastide.domain.machine import (
     MachineSpec,
     MachineState,
     MachineStatus,
+    RegistryAuth,
     Resources,
     RuntimeAccess,
     SshAccess,
@@ -45,6 +46,11 @@ def ssh_access_of(row: Workspace) -> SshAccess:
         password_hash=config.password.hash if config.password else None,
         keys=tuple(key.line for key in config.keys),
     )
+
+
+def image_auth_of(row: Workspace) -> RegistryAuth | None:
+    """The credentials the row's image is asked for with."""
+    return RegistryAuth.model_validate(row.image_auth) if row.image_auth else None
 
 
 def access_of(row: Workspace) -> tuple[NetworkPolicy, RuntimeAccess]:

@@ -103,7 +103,8 @@ class Workspace(Table):
     request and `GET …/token/raw` hands it out, so it must be readable. It opens this one
     workspace only and dies with the next rotation. The same is true of the host key in `ssh`, which
     holds `SshConfig` (empty: SSH was never asked for); passwords in it are hashed. `ssh_id` is
-    never given again, so that nobody reaches another workspace by an old command.
+    never given again, so that nobody reaches another workspace by an old command. `image_auth` is
+    a `RegistryAuth`, in clear too: the registry is asked again whenever the machine is made anew.
     """
 
     __tablename__ = "workspaces"
@@ -135,6 +136,7 @@ class Workspace(Table):
     name: Mapped[str] = mapped_column(String(255))
     logo: Mapped[str | None] = mapped_column(Text)
     image: Mapped[str] = mapped_column(String(255))
+    image_auth: Mapped[dict[str, Any] | None] = mapped_column(Document)
     mode: Mapped[Mode] = mapped_column(words(Mode), default=Mode.PERMANENT)
     config: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)
     cpus: Mapped[float] = mapped_column(Float)

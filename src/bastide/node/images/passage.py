@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from bastide.node.errors import ImageDenied, RegistryUnavailable
 from bastide.settings import Images
 
-ANY = "*"
 _LOOKUP_SECONDS = 15.0
 
 
@@ -31,7 +30,7 @@ class Passage:
         Raises:
             ImageDenied: the settings do not name it.
         """
-        if ANY not in self.settings.registries and not self._named(registry):
+        if not self.settings.admits(registry):
             known = ", ".join((*self.settings.registries, *self.settings.insecure_registries))
             raise ImageDenied(
                 f"images of this server do not come from {registry}, but from: "
@@ -57,7 +56,8 @@ class Passage:
         except (OSError, TimeoutError):
             raise RegistryUnavailable(f"the name {host} cannot be looked up") from None
         addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
-        if not self._named(f"{host}:{port}") and not (port == 443 and self._named(host)):
+        named = self.settings.names
+        if not named(f"{host}:{port}") and not (port == 443 and named(host)):
             for address in addresses:
                 if not _public(address):
                     raise ImageDenied(
@@ -65,10 +65,6 @@ class Passage:
                         "naming it in images.registries"
                     )
         return addresses
-
-    def _named(self, registry: str) -> bool:
-        named = (*self.settings.registries, *self.settings.insecure_registries)
-        return registry != ANY and registry in named
 
 
 def _public(text: str) -> bool:
