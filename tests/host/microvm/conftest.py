@@ -11,12 +11,16 @@ from tests.host.node.conftest import (  # noqa: F401 - fixtures
     plain_bundle,
     plain_node,
     prepared,
-    settings,
 )
+from tests.host.node.conftest import settings as settings_of_a_node
 
 from bastide.node.machines.host import Host
 from bastide.prepare.kernel import ensure_kernel
 from bastide.prepare.qemu import ensure_qemu
+from bastide.settings import Settings
+
+ID_BASE = 1_800_000_000
+"""Other host ids than those of the node's other tests, which may run at the same time."""
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,21 @@ def grounded(prepared: Path) -> Path:  # noqa: F811
     ensure_qemu(prepared, print)
     ensure_kernel(prepared, print)
     return prepared
+
+
+nodes_settings = settings_of_a_node
+
+
+@pytest.fixture
+def settings(nodes_settings: Settings) -> Settings:
+    """Of a node with host ids of its own, and patience: emulated boots take long on a busy host.
+
+    The test is what faces the network: it may call what the edge may.
+    """
+    machines = nodes_settings.machines.model_copy(
+        update={"boot_timeout": 120.0, "id_base": ID_BASE}
+    )
+    return nodes_settings.model_copy(update={"edge_user": "root", "machines": machines})
 
 
 @pytest.fixture

@@ -13,19 +13,11 @@ from bastide.domain.machine import Driver, MachineState, SnapshotAfter
 from bastide.node.machines.host import Host
 from bastide.node.network import Network
 from bastide.node.node import Node
-from bastide.settings import Settings
 
 pytestmark = pytest.mark.host
 
 SPEC = spec(network=POLICY, runtime=ACCESS, driver=Driver.MICROVM)
 MACHINE = SPEC.id
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """The test is what faces the network; an emulated boot takes its time on a busy host."""
-    machines = settings.machines.model_copy(update={"boot_timeout": 120.0})
-    return settings.model_copy(update={"edge_user": "root", "machines": machines})
 
 
 async def restarted(host: Host) -> Host:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 from tests.contract.machine import MachineContract, Make
+from tests.host.microvm.conftest import ID_BASE
 from tests.host.node.conftest import READY, script, spec
 
 from bastide.node.machines.host import Host
+from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
 from bastide.node.machines.microvm.machine import MicroVm
 from bastide.settings import Settings
@@ -27,6 +29,7 @@ BEHAVIOURS = {
 
 class TestMicroVm(MachineContract):
     spec = spec()
+    ids = IdRange(ID_BASE)
 
     @pytest.fixture
     async def make(self, ground: Host, plain_bundle: None) -> AsyncIterator[Make]:
@@ -36,7 +39,7 @@ class TestMicroVm(MachineContract):
         self.made: list[MicroVm] = []
 
         async def build(behaviour: str) -> Machine:
-            timeout = 1.0 if behaviour == "silent" else 60.0
+            timeout = 1.0 if behaviour == "silent" else 120.0
             machines = ground.settings.machines.model_copy(update={"boot_timeout": timeout})
             settings: Settings = ground.settings.model_copy(update={"machines": machines})
             argv = script(BEHAVIOURS[behaviour])
