@@ -21,6 +21,8 @@ const {
 } = process.env;
 
 const IMAGE = process.env.OBLIEN_TEST_IMAGE ?? 'debian-12';
+// What runs the workspace (config.driver); absent: what the server chooses.
+const driver = process.env.OBLIEN_TEST_DRIVER || undefined;
 const DEADLINE = 60_000;
 const label = `vendor-${randomBytes(4).toString('hex')}`;
 
@@ -108,7 +110,7 @@ describe('the vendor client', { timeout: 600_000 }, () => {
       cpus: 1,
       memory_mb: 256,
       disk_size_mb: 512,
-      config: { env: [{ key: 'GREETING', value: 'hello from env' }] },
+      config: { driver, env: [{ key: 'GREETING', value: 'hello from env' }] },
       idempotency_key: label,
     });
     assert.match(workspace.id, /^ws_[0-9a-f]{8,}$/);
