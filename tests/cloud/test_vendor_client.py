@@ -24,7 +24,15 @@ class Cloud(Protocol):
 
 
 @pytest.mark.parametrize(
-    "script", ["session.mjs", "runtime.mjs", "lifecycle.mjs", "network.mjs", "snapshots.mjs"]
+    "script",
+    [
+        "session.mjs",
+        "runtime.mjs",
+        "lifecycle.mjs",
+        "network.mjs",
+        "snapshots.mjs",
+        "archives.mjs",
+    ],
 )
 def test_vendor_client(cloud: Cloud, script: str) -> None:
     """A workspace's whole life, and the whole runtime API in one, as its users write them."""

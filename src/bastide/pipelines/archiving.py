@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 LOOK = 1.0
 """Seconds between looks whether an archive is still wanted, and signs of progress."""
+STALL, STEP = 300.0, 1024 * 1024
+"""Seconds in which at least so many bytes must pass: nobody holds a place by a trickle."""
+LONGEST = 6 * 3600.0
+"""Seconds one transfer may take in all."""
 _TOLD = frozenset(
     {
         "archive_gone",
@@ -51,7 +55,7 @@ class Archiving(Pipeline):
     """Stores archives and puts them back. One that fails leaves no file, and its row says why."""
 
     kinds = (OperationKind.ARCHIVE, OperationKind.UNPACK)
-    concurrency = 4
+    concurrency = 8
 
     def __init__(self, tools: Tools, owner: Owner, backups: Backups, files: ArchiveFiles) -> None:
         super().__init__(tools, owner)
@@ -164,8 +168,11 @@ class Archiving(Pipeline):
         progress: Progress,
         what: str,
     ) -> _T:
-        """The result of `work`, which ends early when its archive is deleted."""
+        """The result of `work`; it ends early when its archive is deleted or it gets nowhere."""
         task = asyncio.create_task(work)
+        clock = asyncio.get_running_loop().time
+        began = moved = clock()
+        passed = 0
         try:
             while True:
                 done, _ = await asyncio.wait((task,), timeout=LOOK)
@@ -173,6 +180,10 @@ class Archiving(Pipeline):
                     return task.result()
                 job.show(Phase.INITIALIZING, f"{what}: {progress}")
                 await self._archive(job)
+                if progress.tar + progress.stored >= passed + STEP:
+                    moved, passed = clock(), progress.tar + progress.stored
+                if clock() - moved > STALL or clock() - began > LONGEST:
+                    raise EngineError("VM_UNAVAILABLE", f"it gets nowhere ({progress})")
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

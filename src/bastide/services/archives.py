@@ -29,7 +29,7 @@ from bastide.domain.errors import (
 )
 from bastide.domain.identifiers import ARCHIVE, new_id
 from bastide.domain.machine import MachineState
-from bastide.domain.operation import OperationKind
+from bastide.domain.operation import UNFINISHED, OperationKind
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
 from bastide.services.queue import Queue
@@ -330,7 +330,7 @@ class ArchiveService:
         """Wait for an operation, if there still is one; it looks often whether it is wanted."""
         async with self._database.read() as session:
             operation = await Operations(session).get(operation_id)
-        if operation is not None:
+        if operation is not None and operation.state in UNFINISHED:
             await self._queue.finished(operation_id, _CANCELLED_WITHIN)
 
 

@@ -17,6 +17,7 @@ from bastide.domain.archive import ArchiveState
 from bastide.domain.machine import MachineState
 from bastide.domain.scope import Scope
 from bastide.engine.agent import AgentRefused
+from bastide.pipelines import archiving
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
 from bastide.store.archives import Archives
@@ -310,6 +311,18 @@ async def test_one_that_grows_too_large_is_given_up(world: World) -> None:
         (failed,) = await listed(cloud, found["id"])
         assert failed["status"] == "failed"
         assert failed["error"]["code"] == "archive_too_large"
+
+
+async def test_a_workspace_that_sends_nothing_holds_no_place(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gets nowhere is given up, with the figures."""
+    monkeypatch.setattr(archiving, "STALL", 0.0)
+    found = await cloud.create()
+    cloud.agent.flow.clear()
+    failed = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=503)
+    assert "gets nowhere" in failed["message"]
+    assert stored(cloud.world) == []
 
 
 @pytest.mark.parametrize(

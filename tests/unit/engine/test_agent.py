@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ import pytest
 
 from bastide.domain.machine import ControlAddress
 from bastide.engine import agent as link
-from bastide.engine.agent import AgentUnavailable, HttpAgent
+from bastide.engine.agent import AgentRefused, AgentUnavailable, HttpAgent
 
 TOKEN = "ab" * 16
 
@@ -87,6 +88,65 @@ async def test_an_endless_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         async with workspace(head, chunk, endless=True) as control:
             with pytest.raises(AgentUnavailable):
                 await client.health(control)
+    await client.close()
+
+
+async def tar(client: HttpAgent, control: ControlAddress) -> bytes:
+    """An archive of everything."""
+    async with client.archive(control, ["/"], []) as parts:
+        return b"".join([part async for part in parts])
+
+
+async def content() -> AsyncIterator[bytes]:
+    """A body to unpack."""
+    yield b"tar"
+
+
+async def test_a_whole_archive_is_told_from_a_cut_one() -> None:
+    """A stream that ends before its end mark is no archive."""
+    client = HttpAgent()
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with workspace(head, b"3\r\ntar\r\n", b"0\r\n\r\n") as control:
+        assert await tar(client, control) == b"tar"
+    for rest in ((b"3\r\ntar\r\n",), (b"3\r\nta",), (b"zz\r\n",), ()):
+        async with workspace(head, *rest) as control:
+            with pytest.raises(AgentUnavailable, match="broke off"):
+                await tar(client, control)
+    await client.close()
+
+
+def refusal(status: int, message: str) -> bytes:
+    """An agent's answer that it will not."""
+    body = json.dumps({"success": False, "message": message}).encode()
+    head = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+async def test_a_refusal_is_told_and_bounded() -> None:
+    """Its words reach the owner: short, on one line, without control characters."""
+    client = HttpAgent()
+    async with workspace(refusal(404, "there is nothing at '/x'\x1b[31m\n" * 999)) as control:
+        with pytest.raises(AgentRefused) as told:
+            await tar(client, control)
+    assert told.value.status == 404
+    assert told.value.message.isprintable()
+    assert len(told.value.message) <= 500
+    async with workspace(refusal(507, "the disk is full")) as control:
+        with pytest.raises(AgentRefused, match="full"):
+            await client.unpack(control, "/", content())
+    async with workspace(refusal(404, "there is nothing at '/control/archive'")) as control:
+        with pytest.raises(AgentUnavailable, match="older than this server"):
+            await tar(client, control)
+    for strange in (
+        b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno",
+        ok(b"{}"),
+        ok(b'{"files_extracted": -1}'),
+    ):
+        async with workspace(strange) as control:
+            with pytest.raises(AgentUnavailable, match="strange"):
+                await client.unpack(control, "/", content())
+    async with workspace(ok(b'{"files_extracted": 3}')) as control:
+        assert await client.unpack(control, "/", content()) == 3
     await client.close()
 
 
