@@ -17,6 +17,7 @@ from bastide.cli import (
     doctor,
     down,
     env,
+    image,
     key,
     lifecycle,
     network,
@@ -49,6 +50,7 @@ app.add_typer(workspace.app, name="workspace")
 app.add_typer(workspace.app, name="ws", hidden=True)
 app.add_typer(archive.app, name="archive")
 app.add_typer(network.app, name="network")
+app.add_typer(image.app, name="image")
 app.add_typer(key.app, name="key")
 app.add_typer(account.app, name="account")
 app.add_typer(config.app, name="config")

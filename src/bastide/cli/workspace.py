@@ -8,6 +8,7 @@ import typer
 
 from bastide.cli import lifecycle, snapshot, ssh
 from bastide.cli.exec import exec_
+from bastide.cli.image import read_auth
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
@@ -36,8 +37,16 @@ def create(
     name: Annotated[str | None, typer.Argument(help="A name; one is made when left out.")] = None,
     *,
     image: Annotated[
-        str | None, typer.Option(help="Image id. Default: debian-12, or that of --archive.")
+        str | None,
+        typer.Option(
+            help="Id of the catalogue, or registry/name:tag. Default: debian-12, or that of "
+            "--archive."
+        ),
     ] = None,
+    image_user: Annotated[str | None, typer.Option(help="Name at the image's registry.")] = None,
+    image_password_stdin: Annotated[
+        bool, typer.Option(help="Read the password for the registry from standard input.")
+    ] = False,
     archive: Annotated[
         str | None,
         typer.Option(metavar="ID:VERSION", help="Begin with the files of an archive."),
@@ -72,6 +81,7 @@ def create(
     with cloud() as client:
         made = client.workspaces.create(
             image,
+            image_auth=read_auth(image_user, password_stdin=image_password_stdin),
             name=name,
             slug=slug,
             namespace=namespace,
@@ -211,7 +221,9 @@ def _watch(client: Bastide, workspace: str) -> Workspace:
 
     def tell(now: Workspace) -> None:
         if now.provisioning is not None:
-            note(f"    {time.monotonic() - began:5.2f}s  {now.provisioning.phase}")
+            phase, message = now.provisioning.phase, now.provisioning.message or ""
+            more = f"  {message}" if message.startswith("Image ") else ""
+            note(f"    {time.monotonic() - began:5.2f}s  {phase}{more}")
 
     return client.workspaces.wait_ready(workspace, on_change=tell)
 

@@ -49,6 +49,7 @@ class AsyncWorkspaces(AsyncLifecycles):
         self,
         image: str | None = None,
         *,
+        image_auth: Mapping[str, str] | None = None,
         name: str | None = None,
         slug: str | None = None,
         namespace: str | None = None,
@@ -65,8 +66,9 @@ class AsyncWorkspaces(AsyncLifecycles):
     ) -> Workspace:
         """Create a workspace and, unless `wait` is false, return once it is ready.
 
-        `config` takes every other key of the API. Repeating with the same `idempotency_key`
-        gives the same workspace.
+        `image` is an id of the catalogue or a reference in a registry; `image_auth` are
+        `username` and `password` for that registry. `config` takes every other key of the API.
+        Repeating with the same `idempotency_key` gives the same workspace.
 
         Raises:
             ProvisioningFailed: it could not be made.
@@ -74,6 +76,7 @@ class AsyncWorkspaces(AsyncLifecycles):
         """
         call = calls.create(
             image=image,
+            image_auth=image_auth,
             name=name,
             slug=slug,
             namespace=namespace,
@@ -205,6 +208,6 @@ class AsyncImages:
     def __init__(self, api: AsyncSession) -> None:
         self._api = api
 
-    async def list(self) -> list[Image]:
-        """The catalogue."""
-        return await self._api.send(calls.images())
+    async def list(self, search: str | None = None, category: str | None = None) -> list[Image]:
+        """The catalogue, or what of it fits."""
+        return await self._api.send(calls.images(search, category))

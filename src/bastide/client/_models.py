@@ -176,6 +176,12 @@ class Image(Model):
     id: str
     image: str | None = None
     label: str | None = None
+    desc: str | None = None
+    category: str | None = None
+    ready: bool | None = None
+    error: str | None = None
+    size_bytes: int | None = None
+    software: list[str] = Field(default_factory=list)
 
 
 class ExecResult(Model):

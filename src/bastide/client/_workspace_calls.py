@@ -15,6 +15,7 @@ from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspac
 def create(
     *,
     image: str | None,
+    image_auth: Mapping[str, str] | None,
     name: str | None,
     slug: str | None,
     namespace: str | None,
@@ -38,6 +39,7 @@ def create(
     }
     body: dict[str, Any] = {
         "image": image,
+        "image_auth": None if image_auth is None else dict(image_auth),
         "name": name,
         "slug": slug,
         "namespace": namespace,
@@ -115,12 +117,13 @@ def runtime_enable(workspace: str) -> Call[str]:
     return Call("POST", f"{_runtime(workspace)}/enable", _token)
 
 
-def images() -> Call[list[Image]]:
-    """The catalogue."""
+def images(search: str | None, category: str | None) -> Call[list[Image]]:
+    """The catalogue, or what of it fits."""
     return Call(
         "GET",
         "/workspace/images",
         lambda body: [Image.model_validate(image) for image in body["images"]],
+        params=_given({"search": search, "category": category}),
     )
 
 

@@ -48,6 +48,7 @@ class Workspaces(Lifecycles):
         self,
         image: str | None = None,
         *,
+        image_auth: Mapping[str, str] | None = None,
         name: str | None = None,
         slug: str | None = None,
         namespace: str | None = None,
@@ -64,8 +65,9 @@ class Workspaces(Lifecycles):
     ) -> Workspace:
         """Create a workspace and, unless `wait` is false, return once it is ready.
 
-        `config` takes every other key of the API. Repeating with the same `idempotency_key`
-        gives the same workspace.
+        `image` is an id of the catalogue or a reference in a registry; `image_auth` are
+        `username` and `password` for that registry. `config` takes every other key of the API.
+        Repeating with the same `idempotency_key` gives the same workspace.
 
         Raises:
             ProvisioningFailed: it could not be made.
@@ -73,6 +75,7 @@ class Workspaces(Lifecycles):
         """
         call = calls.create(
             image=image,
+            image_auth=image_auth,
             name=name,
             slug=slug,
             namespace=namespace,
@@ -201,6 +204,6 @@ class Images:
     def __init__(self, api: Session) -> None:
         self._api = api
 
-    def list(self) -> list[Image]:
-        """The catalogue."""
-        return self._api.send(calls.images())
+    def list(self, search: str | None = None, category: str | None = None) -> list[Image]:
+        """The catalogue, or what of it fits."""
+        return self._api.send(calls.images(search, category))

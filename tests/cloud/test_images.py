@@ -1,0 +1,172 @@
+"""Workspaces of images from a real registry, and the images of the server itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cloud.cloud import RUNNING, Cloud
+from tests.host.images.made import Image, entry, layer
+from tests.host.images.registry import PASSWORD, USER, Registry
+
+from bastide.client import Bastide, ProvisioningFailed
+
+pytestmark = [
+    pytest.mark.cloud,
+    pytest.mark.skipif(
+        os.environ.get(RUNNING) == "1", reason="the running cloud may ask no registry of tests"
+    ),
+]
+
+BUSYBOX = Path("/bin/busybox").read_bytes()
+SERVE = "echo $(id -u):$(id -g) $(pwd) $HOME $GREETING > /srv/seen; exec httpd -f -p 8080 -h /srv"
+
+
+def system(*more: tuple[tarfile.TarInfo, bytes], **config: object) -> Image:
+    """A tiny system with a user named web, and what comes on top."""
+    lower = layer(
+        [
+            entry("bin/"), entry("etc/"), entry("tmp/", mode=0o1777), entry("root/", mode=0o700),
+            entry("bin/busybox", BUSYBOX, mode=0o755),
+            *(entry(f"bin/{name}", "busybox") for name in
+              ("sh", "id", "cat", "echo", "pwd", "httpd", "sleep", "ls", "env")),
+            entry("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n"),
+            entry("etc/group", b"root:x:0:\nweb:x:102:\n"), entry("old/"), entry("old/file", b"x"),
+        ]
+    )  # fmt: skip
+    upper = [entry("old/.wh.file", b""), entry("srv/", uid=101, gid=102, mode=0o755), *more]
+    return Image([lower, layer(upper)], dict(config))
+
+
+@pytest.fixture(scope="module")
+def registry(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The one registry the cloud may ask."""
+    directory = tmp_path_factory.mktemp("registry")
+    running = Registry(directory, cloud.settings.images.insecure_registries[0], login=True)
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="module")
+def auth() -> dict[str, str]:
+    """What opens it."""
+    return {"username": USER, "password": PASSWORD}
+
+
+def push(registry: Registry, auth: dict[str, str], image: Image, name: str) -> str:
+    """Push an image; its reference."""
+    repository, _, tag = name.partition(":")
+    image.push(registry.base, repository, tag, auth=(auth["username"], auth["password"]))
+    return f"{registry.address}/{name}"
+
+
+def until_removed(cloud: Cloud, image: str) -> None:
+    """Remove an image once the last workspace of it is gone, which takes a moment."""
+    deadline = time.monotonic() + 60
+    while True:
+        done = cloud.run("image", "remove", image, "--yes", check=False)
+        if done.returncode == 0:
+            assert done.stdout.startswith(f"removed: {image}")
+            return
+        assert "is used by" in done.stderr, done.stderr
+        assert time.monotonic() < deadline, done.stderr
+
+
+def test_a_service_image_runs_as_it_says(
+    cloud: Cloud, client: Bastide, registry: Registry, auth: dict[str, str]
+) -> None:
+    """Command, user, directory and environment are those of the image; the files, too."""
+    image = system(
+        Entrypoint=["sh", "-c"], Cmd=[SERVE], User="web", WorkingDir="/srv",
+        Env=["GREETING=from the image", "PATH=/bin"], ExposedPorts={"8080/tcp": {}},
+    )  # fmt: skip
+    reference = push(registry, auth, image, "team/web:1")
+    made = client.workspaces.create(
+        reference, image_auth=auth, memory_mb=128, disk_size_mb=128, config={"restart_policy": "no"}
+    )
+    try:
+        assert made.image == reference
+        runtime = client.workspaces.runtime(made.id)
+        seen = runtime.exec.run(["cat", "/srv/seen"]).check().stdout
+        assert seen == "101:102 /srv /home/web from the image\n"
+        assert runtime.exec.run(["sh", "-c", "id -u; pwd; ls /old"]).check().stdout == "0\n/srv\n"
+        told = cloud.run("workspace", "get", made.id, "--json").stdout
+        assert auth["password"] not in told
+        everywhere = cloud.run("image", "list", "--all", "--json").stdout
+        mine = next(one for one in json.loads(everywhere) if reference in one["names"])
+        assert (mine["used"], mine["exposed_ports"]) == (True, ["8080/tcp"])
+        assert reference not in cloud.run("image", "list", "--json").stdout
+        refused = cloud.run("image", "remove", reference, "--yes", check=False)
+        assert refused.returncode == 1
+        assert "is used by" in refused.stderr
+        # A start asks nobody: the registry may be gone.
+        client.workspaces.stop(made.id)
+        registry.kill()
+        client.workspaces.start(made.id)
+        assert runtime.exec.run(["cat", "/srv/seen"]).check().stdout == seen
+    finally:
+        if registry.process is None:
+            registry.start()
+        client.workspaces.delete(made.id)
+    until_removed(cloud, reference)
+
+
+def test_a_workspace_that_cannot_have_its_image_says_why(
+    cloud: Cloud, client: Bastide, registry: Registry, auth: dict[str, str]
+) -> None:
+    """The error names the cause; with the server logged in, the same creation succeeds."""
+    reference = push(registry, auth, system(), "team/idle:1")
+    with pytest.raises(ProvisioningFailed, match="image_auth"):
+        client.workspaces.create(reference, name="closed")
+    failed = next(one for one in client.workspaces.list() if one.name == "closed")
+    try:
+        assert failed.provisioning is not None
+        assert failed.provisioning.error is not None
+        assert failed.provisioning.error.code == "image_denied"
+        cloud.run(
+            "image", "login", registry.address, "-u", auth["username"], "--password-stdin",
+            text=auth["password"] + "\n",
+        )  # fmt: skip
+        path = f"/workspace/{failed.id}/provisioning/retry"
+        assert client.workspaces._api._http.post(path).is_success
+        ready = client.workspaces.wait_ready(failed.id)
+        assert ready.image == reference
+        assert client.workspaces.runtime(failed.id).exec.run(["id", "-u"]).check().stdout == "0\n"
+    finally:
+        cloud.run("image", "logout", registry.address)
+        client.workspaces.delete(failed.id)
+    until_removed(cloud, reference)
+
+
+def test_an_imported_image_is_in_the_catalogue(
+    cloud: Cloud, client: Bastide, tmp_path: Path
+) -> None:
+    """An archive becomes an image by its own name, for every client."""
+    archive = tmp_path / "mine.tar"
+    name = f"mine-{os.getpid()}"
+    archive.write_bytes(system(entry("etc/motto", b"mine")).archive)
+    assert cloud.run("image", "import", str(archive), "--name", name).stdout == f"{name}\n"
+    try:
+        assert [one.id for one in client.images.list(search=name)] == [name]
+        made = client.workspaces.create(name, memory_mb=128, disk_size_mb=64)
+        runtime = client.workspaces.runtime(made.id)
+        assert runtime.exec.run(["cat", "/etc/motto"]).check().stdout == "mine"
+        client.workspaces.delete(made.id)
+    finally:
+        until_removed(cloud, name)
+
+
+def test_busybox_of_the_catalogue_is_built_and_runs(cloud: Cloud, client: Bastide) -> None:
+    """A recipe is built when the first workspace asks for it."""
+    made = client.workspaces.create("busybox", memory_mb=128, disk_size_mb=64)
+    try:
+        done = client.workspaces.runtime(made.id).exec.run(["sh", "-c", "busybox | head -1"])
+        assert done.check().stdout.startswith("BusyBox v1.35")
+    finally:
+        client.workspaces.delete(made.id)
