@@ -128,7 +128,7 @@ describe('the vendor client', { timeout: 600_000 }, () => {
       cpus: 1,
       memory_mb: 256,
       disk_size_mb: 512,
-      config: { env: [{ key: 'GREETING', value: 'hello from env' }] },
+      config: { driver, env: [{ key: 'GREETING', value: 'hello from env' }] },
       idempotency_key: label,
     });
     assert.equal(again.id, workspace.id);
