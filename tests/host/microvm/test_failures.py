@@ -14,7 +14,7 @@ from tests.host.node.waiting import until
 from bastide.domain.machine import Driver, MachineExit, MachineState
 from bastide.node.errors import BootFailed, NotReady
 from bastide.node.machines.host import Host
-from bastide.node.machines.microvm.machine import PANICKED
+from bastide.node.machines.microvm.emulator import PANICKED
 from bastide.node.node import Node
 
 pytestmark = pytest.mark.host

@@ -7,13 +7,18 @@ from typing import Any
 
 import structlog
 
-from bastide.node.errors import Conflict
+from bastide.node.errors import BootFailed, Conflict
+from bastide.node.machines.boot import shown
 from bastide.node.machines.directory import BootDirectory
 from bastide.node.machines.microvm import launch
 from bastide.node.machines.microvm.channel import Channel, connected
 from bastide.node.machines.microvm.console import Console
 from bastide.node.machines.microvm.port import BootPort
 from bastide.node.machines.microvm.qmp import TIMEOUT, Qmp
+from bastide.node.process import Ended
+
+PANICKED = 255
+"""Exit code of a machine whose kernel gave up."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +82,32 @@ class Emulator:
         for channel in (self._serial, self._words):
             if channel is not None:
                 await channel.drained()
+
+    async def explained(self, error: BootFailed) -> BootFailed:
+        """A failed boot in which process 1 said nothing, with what kernel and emulator said.
+
+        The emulator was ended before.
+        """
+        if error.details.get("output"):
+            return error
+        await self.last_words()
+        words = shown(self.console.data)
+        return BootFailed(": ".join([error.message, *words.splitlines()[-1:]]), output=words)
+
+    async def outcome(self, ended: Ended) -> Ended:
+        """How the machine ended, whose emulator `ended` like this: only the guest knows more."""
+        await self.last_words()
+        told = self.port.said.exit if self.port is not None else None
+        if ended.signal is not None:
+            return ended
+        if told is not None:
+            return Ended(code=told.code)
+        if self.console.panic is not None:
+            return Ended(PANICKED, reason=f"the guest's kernel panicked: {self.console.panic}")
+        if ended.code:
+            words = " ".join(shown(self.console.data).splitlines()[-1:])
+            return Ended(ended.code, reason=f"the emulator failed: {words}")
+        return ended
 
     async def close(self) -> None:
         """Let go of all connections. Repeating is harmless."""

@@ -79,7 +79,7 @@ class GuestFiles:
 
 @dataclass(frozen=True)
 class GuestNetwork:
-    """What the guest gives its `eth0`: one address (/32 unless said), all else by the gateway.
+    """What the guest gives its `eth0`: one address, all else by the gateway.
 
     `mac` is the guest's own; it is set by the guest, for a restored guest has that of another.
     """
@@ -88,7 +88,6 @@ class GuestNetwork:
     gateway: IPv4Address
     mac: str
     resolvers: tuple[str, ...] = ()
-    prefix: int = 32
     mtu: int = 1500
 
     def __post_init__(self) -> None:
@@ -135,7 +134,7 @@ class BootDocument:
             lines += [
                 ("mac", net.mac),
                 ("mtu", str(net.mtu)),
-                ("address", f"{net.address}/{net.prefix}"),
+                ("address", str(net.address)),
                 ("gateway", str(net.gateway)),
                 *(("resolver", resolver) for resolver in net.resolvers),
             ]

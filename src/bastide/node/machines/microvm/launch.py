@@ -8,20 +8,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bastide.domain.machine import MachineSpec
+from bastide.domain.machine import AGENT_ENV, MachineSpec
 from bastide.node.errors import BootFailed, ImageUnavailable
-from bastide.node.machines.boot import Clock
+from bastide.node.machines.boot import Clock, boot_document
 from bastide.node.machines.directory import BootDirectory
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.microvm import channel
 from bastide.node.machines.microvm.bundle import bundle_disk
 from bastide.node.machines.microvm.ground import Places, Shape
-from bastide.node.machines.microvm.guest import GuestFiles
+from bastide.node.machines.microvm.guest import (
+    BootDocument,
+    GuestFiles,
+    GuestNetwork,
+    new_seed,
+)
 from bastide.node.machines.microvm.jail import FIRST, Jail
 from bastide.node.machines.microvm.program import INITRD, VMLINUX
 from bastide.node.machines.microvm.qemu import argv
 from bastide.node.network import tap
+from bastide.node.store import BootRecord
 
 QMP, CONSOLE, BOOT = "qmp.sock", "console.sock", "boot.sock"
 TAP_AT = FIRST
@@ -150,6 +156,25 @@ class Launch:
         for number in sets.values():
             command += ["-add-fd", f"fd={_FILES_AT + number - 1},set={number}"]
         self.directory.configure(jail.configuration(command[1:]))
+
+    def document(self, record: BootRecord) -> bytes:
+        """What the guest is told of the boot `record`; send it at once, for it tells the time."""
+        host = self.host
+        place = host.network.place(self.spec.id)
+        return BootDocument(
+            hostname=self.spec.hostname,
+            argv=host.argv,
+            agent=boot_document(self.spec, record.boot_id, record.token, seed=new_seed()),
+            env=AGENT_ENV,
+            network=GuestNetwork(
+                address=place.address,
+                gateway=place.gateway,
+                mac=place.mac,
+                mtu=place.mtu,
+                resolvers=host.network.nameservers,
+            ),
+            pids=self.spec.resources.pids,
+        ).to_bytes()
 
 
 def _set(number: int) -> Path:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import structlog
 
-from bastide.domain.machine import AGENT_ARGV, AGENT_ENV, MachineSpec, MachineStats, Resources
+from bastide.domain.machine import AGENT_ARGV, MachineSpec, MachineStats, Resources
 from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, kernel
 from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, Unsupported
 from bastide.node.machines import renewal
-from bastide.node.machines.boot import Clock, boot_document, shown
+from bastide.node.machines.boot import Clock, shown
 from bastide.node.machines.directory import BootDirectory
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
@@ -29,7 +29,7 @@ from bastide.node.machines.microvm import launch, memory
 from bastide.node.machines.microvm import warm as warm_guests
 from bastide.node.machines.microvm.emulator import Emulator
 from bastide.node.machines.microvm.ground import Shape
-from bastide.node.machines.microvm.guest import BootDocument, GuestNetwork, going_on, new_seed
+from bastide.node.machines.microvm.guest import going_on
 from bastide.node.machines.microvm.launch import Launch
 from bastide.node.machines.microvm.qmp import Qmp, QmpError
 from bastide.node.process import Ended, Process
@@ -37,9 +37,6 @@ from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord, read, write
 
 MIB = 1024 * 1024
-PANICKED = 255
-"""Exit code of a machine whose kernel gave up."""
-
 _SHAPE = "shape.json"
 _END_TIMEOUT = 10.0
 _ADOPT_TIMEOUT = 10.0
@@ -102,22 +99,14 @@ class MicroVm(Machine):
             await asyncio.shield(self.clean())
             raise
         except BootFailed as error:
-            told = await asyncio.shield(self._explained(error))
+            if self.process is not None:
+                self.process.send(signal.SIGKILL)
+            told = await asyncio.shield(self._emulator.explained(error))
             await asyncio.shield(self.clean())
             raise told from None
         except BaseException:
             await asyncio.shield(self.clean())
             raise
-
-    async def _explained(self, error: BootFailed) -> BootFailed:
-        """A failure in which process 1 said nothing, with what kernel and emulator said."""
-        if error.details.get("output") or self.process is None:
-            return error
-        self.process.send(signal.SIGKILL)
-        await self._emulator.last_words()
-        words = shown(self._emulator.console.data)
-        last = words.splitlines()[-1:]
-        return BootFailed(": ".join([error.message, *last]), output=words)
 
     def _launch(
         self, spec: MachineSpec, digest: str, ids: IdRange, bundle: Path, shape: Shape,
@@ -155,7 +144,7 @@ class MicroVm(Machine):
             with clock.stage("save"):
                 await warm.save(key, qmp)
         with clock.stage("agent"):
-            await port.send(self._document(launching.spec, record).to_bytes())
+            await port.send(launching.document(record))
             await port.until(lambda said: said.ready)
             await self._go_on(record)
         return self._ready(record, clock)
@@ -192,23 +181,6 @@ class MicroVm(Machine):
         self._directory.record(record)
         write(self._directory.path / _SHAPE, launching.shape)
         return record
-
-    def _document(self, spec: MachineSpec, record: BootRecord) -> BootDocument:
-        place = self._host.network.place(self.id)
-        return BootDocument(
-            hostname=spec.hostname,
-            argv=self._host.argv,
-            agent=boot_document(spec, record.boot_id, record.token, seed=new_seed()),
-            env=AGENT_ENV,
-            network=GuestNetwork(
-                address=place.address,
-                gateway=place.gateway,
-                mac=place.mac,
-                mtu=place.mtu,
-                resolvers=self._host.network.nameservers,
-            ),
-            pids=spec.resources.pids,
-        )
 
     def _ready(self, record: BootRecord, clock: Clock) -> BootRecord:
         """Write down that this boot has come up."""
@@ -404,19 +376,7 @@ class MicroVm(Machine):
 
     async def outcome(self, ended: Ended) -> Ended:
         """See `Machine.outcome`. What process 1 ended with is known from the guest alone."""
-        await self._emulator.last_words()
-        port, console = self._emulator.port, self._emulator.console
-        told = port.said.exit if port is not None else None
-        if ended.signal is not None:
-            return ended
-        if told is not None:
-            return Ended(code=told.code)
-        if console.panic is not None:
-            return Ended(code=PANICKED, reason=f"the guest's kernel panicked: {console.panic}")
-        if ended.code:
-            words = " ".join(shown(console.data).splitlines()[-1:])
-            return Ended(code=ended.code, reason=f"the emulator failed: {words}")
-        return ended
+        return await self._emulator.outcome(ended)
 
     def console(self, limit: int) -> bytes:
         """See `Machine.console`."""

@@ -13,6 +13,7 @@ from bastide.node.machines.microvm.qmp import Qmp
 FILE = "memory"
 
 _HANDLE = "memory"
+_SAVED_BEFORE = "postmigrate"
 _TURN = 0.02
 _DEADLINE = 600.0
 _NO_LIMIT = 2**40
@@ -26,6 +27,10 @@ async def save(qmp: Qmp, directory: Path) -> None:
     Raises:
         BootFailed: it cannot be written; the guest can go on.
     """
+    if (await qmp.run("query-status")).get("status") == _SAVED_BEFORE:
+        # an emulator that has saved its guest has handed it over, until that guest has gone on
+        await qmp.run("cont")
+        await qmp.run("stop")
     descriptor = os.open(directory / FILE, _NEW, 0o600)
     try:
         await qmp.run("getfd", fdname=_HANDLE, descriptors=(descriptor,))
