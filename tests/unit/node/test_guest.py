@@ -41,7 +41,7 @@ def test_a_document_ends_with_the_agents_own() -> None:
     assert agent == b'{"token": "t"}'
     lines = head.decode().splitlines()
     assert "hostname name" in lines
-    assert "address 10.9.0.5/32" in lines
+    assert "address 10.9.0.5" in lines
     assert "env A=1 2" in lines
     assert [line for line in lines if line.startswith("arg ")] == [
         "arg /bin/sh",
