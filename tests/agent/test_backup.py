@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ import pytest
 from tests.agent.conftest import Agent
 
 MIB = 1024 * 1024
+NOBODY = 0xFFFFFFFF
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)  # kind, rights, id
+    for entry in ((1, 6, NOBODY), (2, 4, 1000), (4, 4, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
+)
 
 
 @pytest.fixture
@@ -71,6 +77,8 @@ def test_everything_of_a_file_comes_back(control: httpx.Client, place: Path) -> 
     (tree / "file").chmod(0o4750)
     os.setxattr(tree / "file", "user.bastide", b"a\0b\nc=d")
     os.setxattr(tree / "sub", "user.of", b"a directory")
+    (tree / "listed").write_bytes(b"")
+    os.setxattr(tree / "listed", "system.posix_acl_access", ACL)
     os.link(tree / "file", tree / "sub" / "same")
     (tree / "link").symlink_to("nowhere/at all")
     os.chown(tree / "link", 7, 8, follow_symlinks=False)
@@ -86,7 +94,7 @@ def test_everything_of_a_file_comes_back(control: httpx.Client, place: Path) -> 
     data = archive(control, tree)
     assert len(data) < MIB
     answer = unpack(control, place / "out", data)
-    assert answer.json() == {"files_extracted": 7}
+    assert answer.json() == {"files_extracted": 8}
     back = place / "out" / below(tree)
     info = (back / "file").stat()
     assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (1000, 1001, 0o4750)
@@ -94,6 +102,7 @@ def test_everything_of_a_file_comes_back(control: httpx.Client, place: Path) -> 
     assert info.st_ino == (back / "sub" / "same").stat().st_ino
     assert os.getxattr(back / "file", "user.bastide") == b"a\0b\nc=d"
     assert os.getxattr(back / "sub", "user.of") == b"a directory"
+    assert os.getxattr(back / "listed", "system.posix_acl_access") == ACL
     assert (back / "sub").stat().st_mode & 0o777 == 0o750
     assert (back / "sub").stat().st_mtime == 1_400_000_000
     assert str((back / "link").readlink()) == "nowhere/at all"

@@ -107,10 +107,12 @@ class Workspaces:
 
     async def find_deleted(self, account_id: str, workspace_id: str) -> Workspace | None:
         """By id within an account, if it is deleted; its archives may still be there."""
+        if not _REFERENCE.fullmatch(workspace_id):
+            return None
         return await self._session.scalar(
             select(Workspace).where(
                 Workspace.account_id == account_id,
-                Workspace.id == workspace_id[:40],
+                Workspace.id == workspace_id,
                 Workspace.deleted_at.is_not(None),
             )
         )

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,14 +14,13 @@ import zstandard
 from tests.api.workspaces.cloud import Cloud, World, eventually
 from tests.fakes.depot import FailingDepot
 
-from bastide.domain.archive import ArchiveState
 from bastide.domain.machine import MachineState
 from bastide.domain.scope import Scope
 from bastide.engine.agent import AgentRefused
 from bastide.pipelines import archiving
+from bastide.services import archive_files
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
-from bastide.store.archives import Archives
 
 CONTENT = b"files " * 1000 + b"more"
 
@@ -363,7 +363,9 @@ async def test_a_broken_stream_leaves_nothing(cloud: Cloud) -> None:
     assert refused.status_code == 409
 
 
-async def test_storage_that_goes_in_the_middle(cloud: Cloud) -> None:
+async def test_storage_that_goes_in_the_middle(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """503 with the reason; nothing half-made is left once it is back."""
     found = await cloud.create()
     task = await begun(cloud, found["id"])
@@ -382,11 +384,14 @@ async def test_storage_that_goes_in_the_middle(cloud: Cloud) -> None:
     assert download.status_code == 503
     refused = await cloud.call("DELETE", f"{path}/2?delete_file=true", status=503)
     assert "as soon as that is possible" in refused["message"]
-    failing(cloud).down = False
     files = ArchiveFiles(cloud.services.database, cloud.world.depot)
-    for row in await rows(cloud, found["id"], ArchiveState.REMOVING):
-        await files.settle(row)
+    assert await files.sweep() == 0  # it is left alone for a while
+    monkeypatch.setattr(archive_files, "PATIENCE", timedelta(minutes=-1))
+    assert await files.sweep() == 1
+    failing(cloud).down = False
+    assert await files.sweep() == 1
     assert stored(cloud.world) == []
+    assert await files.sweep() == 0
 
 
 async def test_a_file_that_is_gone_is_told(cloud: Cloud) -> None:
@@ -487,11 +492,6 @@ async def until(cloud: Cloud, path: str, reached: Callable[[dict[str, Any]], boo
     async with asyncio.timeout(60):
         while not reached(await cloud.call("GET", path)):  # noqa: ASYNC110 - over HTTP there is no event
             await asyncio.sleep(0.05)
-
-
-async def rows(cloud: Cloud, workspace: str, state: ArchiveState) -> list[str]:
-    async with cloud.services.database.read() as session:
-        return [row.id for row in await Archives(session).of(workspace, (state,))]
 
 
 async def stranger_of(cloud: Cloud) -> dict[str, str]:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.api.workspaces.cloud import Cloud, World
+from tests.api.workspaces.test_archives import (
+    test_archives_outlive_their_workspace,
+    test_deleting_with_and_without_the_file,
+    test_storage_that_goes_in_the_middle,
+)
 from tests.api.workspaces.test_crash import (
     test_a_creation_is_taken_up_again,
     test_a_stale_result_is_dropped,
@@ -38,6 +43,8 @@ __all__ = [
     "test_a_creation_is_taken_up_again",
     "test_a_lease_that_ended_while_nobody_was_there",
     "test_a_stale_result_is_dropped",
+    "test_archives_outlive_their_workspace",
+    "test_deleting_with_and_without_the_file",
     "test_deletion_supersedes_a_creation",
     "test_equal_names_get_different_slugs",
     "test_limits_hold_in_a_race",
@@ -45,6 +52,7 @@ __all__ = [
     "test_of_renewal_and_expiry_exactly_one_wins",
     "test_removed_on_any_exit",
     "test_restarts_back_off",
+    "test_storage_that_goes_in_the_middle",
     "test_the_same_key_makes_one_workspace",
     "test_thirty_at_once",
     "test_two_control_planes_share_the_work",
