@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cloud.cloud import RUNNING, Cloud
+from tests.cloud.test_vendor_client import run_session
 from tests.host.images.made import Image, entry, layer
 from tests.host.images.registry import PASSWORD, USER, Registry
 
@@ -64,6 +65,14 @@ def push(registry: Registry, auth: dict[str, str], image: Image, name: str) -> s
     repository, _, tag = name.partition(":")
     image.push(registry.base, repository, tag, auth=(auth["username"], auth["password"]))
     return f"{registry.address}/{name}"
+
+
+def log_in(cloud: Cloud, registry: Registry, auth: dict[str, str]) -> None:
+    """Give the server itself the credentials."""
+    cloud.run(
+        "image", "login", registry.address, "-u", auth["username"], "--password-stdin",
+        text=auth["password"] + "\n",
+    )  # fmt: skip
 
 
 def until_removed(cloud: Cloud, image: str) -> None:
@@ -129,10 +138,7 @@ def test_a_workspace_that_cannot_have_its_image_says_why(
         assert failed.provisioning is not None
         assert failed.provisioning.error is not None
         assert failed.provisioning.error.code == "image_denied"
-        cloud.run(
-            "image", "login", registry.address, "-u", auth["username"], "--password-stdin",
-            text=auth["password"] + "\n",
-        )  # fmt: skip
+        log_in(cloud, registry, auth)
         path = f"/workspace/{failed.id}/provisioning/retry"
         assert client.workspaces._api._http.post(path).is_success
         ready = client.workspaces.wait_ready(failed.id)
@@ -141,6 +147,20 @@ def test_a_workspace_that_cannot_have_its_image_says_why(
     finally:
         cloud.run("image", "logout", registry.address)
         client.workspaces.delete(failed.id)
+    until_removed(cloud, reference)
+
+
+def test_the_vendor_client_and_images(
+    cloud: Cloud, registry: Registry, auth: dict[str, str]
+) -> None:
+    """Its users search the catalogue, and make workspaces of references."""
+    motto = entry("etc/motto", b"from the registry\n")
+    reference = push(registry, auth, system(motto), "team/motto:1")
+    log_in(cloud, registry, auth)
+    try:
+        run_session(cloud, "images.mjs", OBLIEN_TEST_IMAGE=reference)
+    finally:
+        cloud.run("image", "logout", registry.address)
     until_removed(cloud, reference)
 
 

@@ -36,8 +36,9 @@ from bastide.node.images.documents import (
     Manifest,
     read,
 )
-from bastide.node.images.layers import Budget, Inflated, Source, Tape, apply, inside
+from bastide.node.images.layers import apply, inside
 from bastide.node.images.packing import pack, read_manifest, write_manifest
+from bastide.node.images.tape import Budget, Inflated, Source, Tape
 from bastide.node.layout import MOUNT_POINTS, check_image
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
