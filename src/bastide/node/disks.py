@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from bastide.node import kernel, loop, reflink
+from bastide.node import ext4, kernel, loop, reflink
 from bastide.node.errors import BootFailed, Conflict, NoSpace
 
 MIB = 1024 * 1024
@@ -117,19 +117,25 @@ class Disks:
     def grow(self, machine: str, size_mb: int) -> None:
         """Make a disk that is not mounted as large as `size_mb` MiB; never smaller. Blocks.
 
+        One whose growth was interrupted is mended and grown to its end.
+
         Raises:
             BootFailed: its file system is damaged, or a program does not end.
+            NoSpace: the host is too full.
         """
         file = self.path(machine)
-        if file.stat().st_size >= size_mb * MIB:
+        size = max(file.stat().st_size, size_mb * MIB)
+        if file.stat().st_size == size and ext4.fills(file):
             return
         # resize2fs insists on a check just before; 1 means mended
         checked = _program("e2fsck", "-fp", str(file))
         if checked.returncode not in {0, 1}:
             raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
-        os.truncate(file, size_mb * MIB)
+        os.truncate(file, size)
         resized = _program("resize2fs", str(file))
         if resized.returncode != 0:
+            if "No space left" in _words(resized):
+                raise NoSpace(f"the host has no room for the disk of {machine} to grow")
             raise BootFailed(f"the disk of {machine} cannot grow: {_words(resized)}")
 
     def mend(self, machine: str) -> None:

@@ -107,8 +107,14 @@ class Captures:
             if ending:
                 await asyncio.shield(entry.machine.relink(spec.network))
             raise
-        _log.info("machine.captured", workspace=spec.id, still_ms=told.taken_ms,
-                  kept_ms=round(kept, 2), memory=told.memory_bytes, disk=told.disk_bytes)  # fmt: skip
+        _log.info(
+            "machine.captured",
+            workspace=spec.id,
+            still_ms=told.taken_ms,
+            kept_ms=round(kept, 2),
+            memory=told.memory_bytes,
+            disk=told.disk_bytes,
+        )
         if after is SnapshotAfter.PAUSED and not was_paused:
             self._events.emit(spec.id, "paused", entry.state)
         elif after is SnapshotAfter.RESUME and was_paused:
