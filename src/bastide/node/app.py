@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bastide.node.errors import NodeError
+from bastide.node.errors import NodeError, NoSpace
 from bastide.node.node import Node
 from bastide.node.routes import ROUTES
 
@@ -36,6 +37,7 @@ def create_app(node: Node) -> Starlette:
         exception_handlers={
             NodeError: _refused,
             HTTPException: _refused_by_framework,
+            OSError: _failed_by_the_host,
             Exception: _failed,
         },
     )
@@ -52,6 +54,13 @@ async def _refused_by_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = "not_found" if error.status_code == 404 else "method_not_allowed"
     return _problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+
+
+async def _failed_by_the_host(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        message = "the storage of the host is full: delete workspaces or add storage"
+        return await _refused(request, NoSpace(message))
+    return await _failed(request, error)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

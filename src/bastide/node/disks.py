@@ -235,28 +235,40 @@ class Disks:
         except OSError as error:
             raise _full(machine, error) from error
 
-    def replace(self, machine: str, source: Path) -> None:
-        """Put a copy of `source` in the place of a disk, which is kept until `settle`. Blocks.
+    def stage(self, machine: str, source: Path) -> None:
+        """Copy `source` beside a disk, for `replace`; the disk may be in use. Blocks.
 
         Raises:
-            NoSpace: the host is too full; the disk is as before.
+            NoSpace: the host is too full; nothing is left of the copy.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check_room()
-        self._wait_free(machine)
-        place = self.path(machine).parent
-        draft, former = place / f".{machine}.ext4", self._former(machine)
+        draft = self._draft(machine)
         draft.unlink(missing_ok=True)
         try:
             reflink.copy(source, draft)
         except OSError as error:
             raise _full(machine, error) from error
+
+    def replace(self, machine: str) -> None:
+        """Put what was staged in the place of a disk, which is kept until `settle`. Blocks."""
+        self._wait_free(machine)
+        former = self._former(machine)
+        draft = self._draft(machine)
         if self.exists(machine) and not former.exists():
             self.path(machine).rename(former)
         draft.rename(self.path(machine))
 
+    def unstage(self, machine: str) -> None:
+        """Remove what was staged and not used; harmless when there is nothing."""
+        self._draft(machine).unlink(missing_ok=True)
+
+    def _draft(self, machine: str) -> Path:
+        return self.path(machine).with_name(f".{machine}.ext4")
+
     def settle(self, machine: str, *, good: bool) -> None:
         """End a replacement: the former disk goes, or comes back when it was no `good`."""
+        self.unstage(machine)
         former = self._former(machine)
         if not good and former.exists():
             former.rename(former.with_name(f"{machine}.ext4"))

@@ -102,7 +102,8 @@ class Rehearsal:
             await machine.kill()
             await machine.clean()
             disk = host.snapshots.place(record).disk
-            await asyncio.to_thread(host.disks.replace, MACHINE, disk)
+            await asyncio.to_thread(host.disks.stage, MACHINE, disk)
+            await asyncio.to_thread(host.disks.replace, MACHINE)
             await machine.revive(spec, record, ids)
         finally:
             await asyncio.shield(self._clear(machine))

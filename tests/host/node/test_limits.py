@@ -143,6 +143,6 @@ async def test_a_damaged_disk_is_told(plain_node: Node) -> None:
     await plain_node.fleet.create(spec())
     with plain_node.host.disks.path(MACHINE).open("r+b") as file:
         file.write(bytes(2**20))
-    with pytest.raises(BootFailed, match="cannot be mounted"):
+    with pytest.raises(BootFailed, match="is damaged"):
         await plain_node.fleet.start(spec())
     await plain_node.fleet.delete(MACHINE)

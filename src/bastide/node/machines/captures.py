@@ -162,11 +162,14 @@ class Captures:
             entry.check_there()
             try:
                 await self._check_place(entry, record)
+                disk = self._host.snapshots.place(record).disk
+                await asyncio.to_thread(self._host.disks.stage, spec.id, disk)
                 if not fresh:
                     await self._end(entry)
                 async with self._fleet.boots:
                     await self._revive(entry, spec, record)
             except BaseException:
+                await asyncio.shield(asyncio.to_thread(self._host.disks.unstage, spec.id))
                 if fresh:
                     await asyncio.shield(self._fleet.forget(entry))
                 raise
@@ -188,10 +191,9 @@ class Captures:
             )
 
     async def _revive(self, entry: Entry, spec: MachineSpec, record: SnapshotRecord) -> None:
-        disk = self._host.snapshots.place(record).disk
         entry.passing = MachineState.STARTING
         try:
-            await asyncio.to_thread(self._host.disks.replace, spec.id, disk)
+            await asyncio.to_thread(self._host.disks.replace, spec.id)
             good = False
             try:
                 await self._fleet.note(

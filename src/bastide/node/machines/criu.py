@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
-from bastide.node.errors import BootFailed, Unsupported
+from bastide.node.errors import BootFailed, NoSpace, Unsupported
 from bastide.node.machines.runc import Runc, last_error
 from bastide.node.machines.version import ProgramVersion, words
 
@@ -31,6 +32,7 @@ _COMMON = (
     *("--tcp-established", "--file-locks", "--ext-unix-sk"),
     *("--empty-ns", "network", "--manage-cgroups-mode", "soft"),
 )
+_FULL = "No space left"
 _HINTS = {
     "fsnotify": "a program watches files in a place where they cannot be found again; stop it",
     "io_uring": "a program uses io_uring, which cannot be captured; stop it",
@@ -96,12 +98,18 @@ class Criu:
         """Write the memory of a frozen container to `images`; it stays frozen.
 
         Raises:
-            BootFailed: it cannot be captured; the container is as before.
+            BootFailed, NoSpace: it cannot be captured; the container is as before.
         """
         places = ("--image-path", images, "--work-path", work)
         command = ("checkpoint", "--leave-running", *_COMMON, *places, machine)
         if not await self._run(command, work):
-            raise BootFailed(f"the memory cannot be captured: {_reason(work, 'dump')}")
+            reason = _reason(work, "dump")
+            if _FULL in reason or _full(images):
+                raise NoSpace(
+                    "the host has no room for the memory: delete workspaces or snapshots, or add "
+                    "storage"
+                )
+            raise BootFailed(f"the memory cannot be captured: {reason}")
 
     async def restore(
         self, machine: str, bundle: Path, images: Path, stdin: int, output: int
@@ -144,6 +152,14 @@ class Criu:
             if isinstance(error, TimeoutError):
                 raise BootFailed(f"runc {command[0]} did not end in {_DEADLINE:.0f} s") from None
             raise
+
+
+def _full(place: Path) -> bool:
+    """Whether nothing more fits there, so that not even the reason could be written down."""
+    try:
+        return shutil.disk_usage(place).free < _MOST_LOG
+    except OSError:
+        return False
 
 
 def _reason(logs: Path, what: str) -> str:
