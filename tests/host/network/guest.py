@@ -20,6 +20,7 @@ import dns.query
 import dns.rcode
 
 ETH_P_ALL = 3
+PATIENCE = 20.0  # seconds for what is to succeed; where silence is expected, less is given
 
 
 class Guest:
@@ -39,7 +40,7 @@ class Guest:
         threading.Thread(target=self._datagrams, args=(udp,), daemon=True).start()
         return "ok"
 
-    def connect(self, host: str, port: int, deadline: float = 0.5, hold: str = "") -> str:
+    def connect(self, host: str, port: int, deadline: float = PATIENCE, hold: str = "") -> str:
         """`open` when an echo came back, else `refused`, `unreachable` or `silent`."""
         tcp = socket.socket()
         tcp.settimeout(deadline)
@@ -54,7 +55,7 @@ class Guest:
             else:
                 tcp.close()
 
-    def datagram(self, host: str, port: int, deadline: float = 0.5, hold: str = "") -> str:
+    def datagram(self, host: str, port: int, deadline: float = PATIENCE, hold: str = "") -> str:
         """The same with UDP."""
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.settimeout(deadline)
@@ -69,8 +70,9 @@ class Guest:
             else:
                 udp.close()
 
-    def talk(self, name: str) -> str:
+    def talk(self, name: str, deadline: float = PATIENCE) -> str:
         """Another exchange on a connection that was held."""
+        self.held[name].settimeout(deadline)
         try:
             return self._exchange(self.held[name])
         except OSError as error:
@@ -126,7 +128,7 @@ class Guest:
                 got += len(tcp.recv(1 << 20))
         return got
 
-    def ping(self, host: str, deadline: float = 0.5) -> str:
+    def ping(self, host: str, deadline: float = PATIENCE) -> str:
         """`open` when an echo reply came."""
         icmp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
         with icmp:
@@ -153,7 +155,7 @@ class Guest:
             raw.bind(("eth0", 0))
             return bytes(raw.getsockname()[4]).hex()
 
-    def arp(self, target: str, deadline: float = 0.5) -> str:
+    def arp(self, target: str, deadline: float = PATIENCE) -> str:
         """`open` when somebody answers an ARP request for the address."""
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806))
         with raw:
@@ -177,7 +179,7 @@ class Guest:
             probe.connect(("203.0.113.2", 9))
             return str(probe.getsockname()[0])
 
-    def wait_for(self, text: str, deadline: float = 2.0) -> str:
+    def wait_for(self, text: str, deadline: float = PATIENCE) -> str:
         """`open` once a line with the text was heard."""
         with self.news:
             heard = self.news.wait_for(lambda: any(text in line for line in self.heard), deadline)

@@ -86,7 +86,7 @@ class Guest:
         Of errors the kernel sends few a second to one address, so it is tried again.
         """
         end = time.monotonic() + DEADLINE
-        while (found := str(self.datagram(host=host, port=port))) == "silent":
+        while (found := str(self.datagram(host=host, port=port, deadline=0.5))) == "silent":
             assert time.monotonic() < end
         return found
 
