@@ -114,8 +114,13 @@ def details(found: Details) -> dict[str, Any]:
 
 
 def quota(name: str, found: Quota) -> dict[str, Any]:
-    """The account's limits and use, by the names the clients know (spec 4.1)."""
+    """The account's limits and use, by the names the clients know (spec 4.1).
+
+    Snapshots take room as disks do, so all that is owned counts them too.
+    """
     owned, running = _use(found.owned), _use(found.running)
+    owned["disk_size_mb"] += found.owned.snapshot_mb
+    owned["snapshot_mb"] = found.owned.snapshot_mb
     return {
         "plan": "self-hosted",
         "planLabel": name,

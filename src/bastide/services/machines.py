@@ -116,8 +116,14 @@ def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any
         "boot_id": status.boot_id if up else None,
         "started_at": status.started_at,
         "ready": running,
+        "snapshot_mb": _snapshot_mb(status),
         "timings": dict(status.timings),
     }
+
+
+def _snapshot_mb(status: MachineStatus) -> int:
+    taken = status.snapshot
+    return 0 if taken is None else -(-(taken.memory_bytes + taken.disk_bytes) // 2**20)
 
 
 def unobserved(at: datetime | None = None) -> dict[str, Any]:

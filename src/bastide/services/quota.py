@@ -18,12 +18,13 @@ _HOLDING = (DesiredState.RUNNING, DesiredState.PAUSED)
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How many workspaces, and their cores, MiB of memory and MiB of disk in all."""
+    """How many workspaces, and their cores, MiB of memory, of disk and of snapshots in all."""
 
     count: int
     cpus: float
     memory_mb: int
     disk_mb: int
+    snapshot_mb: int
 
 
 @dataclass(frozen=True, slots=True)

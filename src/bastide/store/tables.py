@@ -97,7 +97,8 @@ class Workspace(Table):
     `lease_version`, which goes up with every change, so that an expiry and a renewal cannot both
     win. `restarts` holds `Restarts`. `archived_at` and `archived_reason` (`destroyed`, `exit`,
     `ttl`) tell that the machine was removed for good while the record went on. Memory and disk
-    in MiB, `cpus` in cores, `timings` in milliseconds per stage.
+    in MiB, and so is `snapshot_mb`, what the last snapshot takes of both; `cpus` in cores,
+    `timings` in milliseconds per stage.
 
     `raw_token` is a secret kept in clear: the edge puts it in place of the gateway token on every
     request and `GET …/token/raw` hands it out, so it must be readable. It opens this one
@@ -167,6 +168,7 @@ class Workspace(Table):
     boot_id: Mapped[str | None] = mapped_column(String(64))
     started_at: Mapped[datetime | None] = mapped_column(Instant)
     ready: Mapped[bool] = mapped_column(default=False)
+    snapshot_mb: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     timings: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)
 
     network: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)

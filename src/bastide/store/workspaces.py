@@ -194,8 +194,8 @@ class Workspaces:
         )
         return list(found)
 
-    async def totals(self, which: Filter) -> tuple[int, float, int, int]:
-        """Count, and sums of cores, MiB of memory and MiB of disk."""
+    async def totals(self, which: Filter) -> tuple[int, float, int, int, int]:
+        """Count, and sums of cores, MiB of memory, MiB of disk and MiB of snapshots."""
         row = (
             await self._session.execute(
                 select(
@@ -203,10 +203,11 @@ class Workspaces:
                     func.coalesce(func.sum(Workspace.cpus), 0.0),
                     func.coalesce(func.sum(Workspace.memory_mb), 0),
                     func.coalesce(func.sum(Workspace.disk_mb), 0),
+                    func.coalesce(func.sum(Workspace.snapshot_mb), 0),
                 ).where(*which.conditions())
             )
         ).one()
-        return row[0], float(row[1]), int(row[2]), int(row[3])
+        return row[0], float(row[1]), int(row[2]), int(row[3]), int(row[4])
 
     async def update(
         self,

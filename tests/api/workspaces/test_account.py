@@ -38,6 +38,12 @@ async def test_details_tell_everything(cloud: Cloud) -> None:
     assert shown["lifecycle"]["status"] == "running"
     assert shown["stats"]["memory_bytes"] > 0
     assert (shown["token"], shown["api_access"]["enabled"]) == (None, False)
+    for part in ("ssh", "lifecycle"):  # as their own calls tell them
+        told = await cloud.call("GET", f"{path}/{part}")
+        told.pop("success")
+        assert {**shown[part], "uptime": 0} == {**told, "uptime": 0}
+    assert shown["config"] == shown["workspace"]["config"]
+    assert set(shown) >= {"workspace", "token", "stats", "ssh", "api_access", "lifecycle", "config"}
     await cloud.call("POST", f"{path}/runtime-api-access/enable")
     assert (await cloud.call("GET", f"{path}/details"))["token"]
     await cloud.call("POST", f"{path}/stop")

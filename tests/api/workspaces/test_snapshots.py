@@ -45,6 +45,23 @@ async def test_after_is_what_it_is_then(
     assert restored["snapshot"] == taken["snapshot"]
 
 
+async def test_a_snapshot_counts_in_the_quota(cloud: Cloud) -> None:
+    """What it takes is part of the disk that is owned, also once its machine is destroyed."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    disk = (await cloud.call("GET", "/workspace/quota"))["pool_usage"]["disk_size_mb"]
+    await cloud.call("POST", f"{path}/snapshot")
+    for verb, call in (("GET", path), ("POST", f"{path}/stop"), ("DELETE", f"{path}/lifecycle")):
+        await cloud.call(verb, call)
+        used = (await cloud.call("GET", "/workspace/quota"))["pool_usage"]
+        assert (used["snapshot_mb"], used["disk_size_mb"]) == (2, disk + 2)
+    await cloud.call("DELETE", path)
+    async with asyncio.timeout(60):
+        while used["disk_size_mb"]:
+            used = (await cloud.call("GET", "/workspace/quota"))["pool_usage"]
+    assert used["snapshot_mb"] == 0
+
+
 async def test_a_restored_one_can_be_reached_as_before(cloud: Cloud) -> None:
     """Destroyed and restored: same address, the edge open, no longer archived."""
     found = await cloud.create()

@@ -79,7 +79,7 @@ async def test_pages_are_newest_first_and_counted(database: Database) -> None:
         rows = Workspaces(session)
         assert await rows.count(which) == 5
         pages = [await rows.page(which, limit=2, offset=offset) for offset in (0, 2, 4)]
-        assert await rows.totals(which) == (5, 5.0, 2560, 20480)
+        assert await rows.totals(which) == (5, 5.0, 2560, 20480, 0)
     assert [[row.id for row in page] for page in pages] == [
         [ids[4], ids[3]],
         [ids[2], ids[1]],
