@@ -69,3 +69,12 @@ def test_a_wrong_renewal_changes_nothing(agent: Agent) -> None:
         for wrong in ({}, {"control": {"token": "short"}}, {"control": {}, "runtime": 1}):
             assert control.post("/control/renew", json=wrong).status_code == 400
         assert control.get("/control/health").json()["status"] == "ok"
+
+
+def test_what_a_kernel_of_its_own_is_told_is_checked(agent: Agent) -> None:
+    """A time or seed that is none is refused; a seed is taken, and may be repeated."""
+    with agent.control() as control:
+        for wrong in ({"clock": -1}, {"clock": "noon"}, {"seed": "zz"}, {"seed": "00" * 600}):
+            assert control.post("/control/wake", json=wrong).status_code == 400
+        for _ in range(2):
+            assert control.post("/control/wake", json={"seed": "00ff" * 16}).status_code == 200

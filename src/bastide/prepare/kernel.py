@@ -15,6 +15,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from bastide.domain.machine import AGENT_ARGV, AGENT_ENV
@@ -59,9 +60,11 @@ def ensure_kernel(state_dir: Path, say: Callable[[str], None]) -> Kernel:
         home.mkdir(mode=0o755, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=home) as scratch:
             ready = _build(Path(scratch), name, version, digest)
+            _share(ready, home)
             final = home / digest
             shutil.rmtree(final, ignore_errors=True)
-            ready.rename(final)
+            with suppress(OSError):  # somebody else has just made the same
+                ready.rename(final)
         kernel = find_kernel(state_dir, digest)
         if kernel is None:
             raise PrepareError("the guest kernel went away while it was made")
@@ -132,6 +135,16 @@ def _build(scratch: Path, name: str, version: str, digest: str) -> Path:
         path.chmod(0o444)
     ready.chmod(0o755)
     return ready
+
+
+def _share(ready: Path, home: Path) -> None:
+    """Let kernels of one package be one file on the disk: mostly it is the scripts that change."""
+    ours = (ready / "vmlinux").read_bytes()
+    for other in home.glob("*/vmlinux"):
+        if other.stat().st_size == len(ours) and other.read_bytes() == ours:
+            (ready / "vmlinux").unlink()
+            (ready / "vmlinux").hardlink_to(other)
+            return
 
 
 def payload(image: bytes) -> bytes:
