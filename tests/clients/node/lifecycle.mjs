@@ -32,6 +32,7 @@ describe('the lifecycle with the vendor client', { timeout: 600_000 }, () => {
     client = new Oblien({ baseUrl, clientId, clientSecret });
     const made = await client.workspaces.create({
       image: 'debian-12', cpus: 1, memory_mb: 256, disk_size_mb: 256,
+      config: { driver: process.env.OBLIEN_TEST_DRIVER || undefined },
     });
     id = made.id;
   });

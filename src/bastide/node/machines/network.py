@@ -50,6 +50,9 @@ class MachineNetwork(Protocol):
     async def detach(self, machine: str) -> None:
         """Remove interface and rules; harmless when there are none."""
 
+    async def cut(self, machine: str) -> None:
+        """End the host's own connections to a machine that is gone, and said nothing."""
+
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> Any:
         """Remove what belongs to no running machine; counts, and in `dark` who has no link."""
 

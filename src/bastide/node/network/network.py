@@ -14,7 +14,7 @@ import structlog
 from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.domain.resolving import Restriction
 from bastide.node.errors import Invalid, NotFound
-from bastide.node.network import bandwidth, link
+from bastide.node.network import bandwidth, link, peers
 from bastide.node.network.admission import Admission
 from bastide.node.network.blocked import BlockedLogs
 from bastide.node.network.chains import Plan
@@ -231,6 +231,12 @@ class Network:
             await asyncio.to_thread(bandwidth.remove, address)
             await self._firewall.remove(address)
             await self._desk.tell(address, None)
+
+    async def cut(self, machine: str) -> None:
+        """End the host's own connections to a machine that is gone, and said nothing."""
+        address = self._leases.get(machine)
+        if address is not None:
+            await asyncio.to_thread(peers.cut, address)
 
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> SweepCount:
         """Make links and rules those of the running machines, and say what was wrong.

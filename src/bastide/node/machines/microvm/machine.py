@@ -58,6 +58,7 @@ class MicroVm(Machine):
         self._host = host
         self._directory = BootDirectory(host.machines_dir / machine)
         self._emulator = Emulator(machine, self._directory)
+        self._coming_back = False
 
     async def boot(self, spec: MachineSpec, digest: str, ids: IdRange) -> BootRecord:
         """See `Machine.boot`."""
@@ -297,7 +298,7 @@ class MicroVm(Machine):
 
     async def capture(self, draft: Draft, spec: MachineSpec, *, ending: bool) -> None:
         """See `Machine.capture`. A guest that stands still acknowledges nothing."""
-        del spec, ending
+        del spec
         was_paused = self.paused
         shape = read(Shape, self._directory.path / _SHAPE)
         if shape is None:
@@ -307,6 +308,7 @@ class MicroVm(Machine):
             await memory.save(self._emulator.qmp, draft.memory)
             write(draft.memory / _SHAPE, shape)
             await asyncio.to_thread(self._host.disks.copy, self.id, draft.disk)
+            self._coming_back = ending  # with the connections it has now
         except BaseException:
             if not was_paused:
                 await asyncio.shield(self.resume())
@@ -394,7 +396,9 @@ class MicroVm(Machine):
             process.send(signal.SIGKILL)
             with suppress(TimeoutError):
                 await process.wait(_END_TIMEOUT)
-        self.paused = False
+            if not self._coming_back:
+                await self._host.network.cut(self.id)
+        self.paused = self._coming_back = False
         await self._emulator.close()
         await self._host.network.detach(self.id)
         await self._host.runc.delete(self.id)

@@ -1,0 +1,90 @@
+// A workspace with a kernel of its own, with the vendor's npm client as its users write it. Needs what
+// session.mjs needs.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import Oblien, { NotFoundError, Runtime } from 'oblien';
+
+const {
+  OBLIEN_BASE_URL: baseUrl,
+  OBLIEN_GATEWAY_URL: gatewayUrl,
+  OBLIEN_CLIENT_ID: clientId,
+  OBLIEN_CLIENT_SECRET: clientSecret,
+} = process.env;
+
+const DEADLINE = 120_000;
+
+describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
+  let client;
+  let id;
+  let token;
+
+  before(async () => {
+    client = new Oblien({ baseUrl, clientId, clientSecret });
+    const made = await client.workspaces.create({
+      image: 'debian-12', cpus: 1, memory_mb: 128, disk_size_mb: 256,
+      config: { driver: 'microvm' },
+    });
+    id = made.id;
+    await client.workspaces.network.update(id, { public_access: true });
+    ({ token } = await client.workspaces.apiAccess.enable(id));
+  });
+
+  after(async () => {
+    await client.workspaces.delete(id).catch((error) => {
+      if (!(error instanceof NotFoundError)) throw error;
+    });
+  });
+
+  /** What a shell prints in it; the gateway may need a moment after a start. */
+  async function shell(line) {
+    const runtime = new Runtime({ token, baseUrl: gatewayUrl });
+    for (const end = Date.now() + DEADLINE; ; await sleep(200)) {
+      try {
+        await runtime.health();
+        break;
+      } catch (error) {
+        if (Date.now() > end) throw error;
+      }
+    }
+    const done = await runtime.exec.run(['sh', '-c', line]);
+    assert.equal(done.exit_code, 0, done.stderr);
+    return done.stdout.trim();
+  }
+
+  const status = async () => (await client.workspaces.lifecycle.get(id)).status;
+
+  it('has its own kernel and keeps files', async () => {
+    assert.match(await shell('uname -r'), /-cloud-amd64$/);
+    const runtime = new Runtime({ token, baseUrl: gatewayUrl });
+    await runtime.files.write({ fullPath: '/root/note', content: 'kept' });
+    assert.equal(await shell('cat /root/note'), 'kept');
+  });
+
+  it('pauses and resumes', async () => {
+    await client.workspaces.pause(id);
+    assert.equal(await status(), 'paused');
+    await client.workspaces.resume(id);
+    assert.equal(await status(), 'running');
+  });
+
+  it('goes back to a snapshot', async () => {
+    await shell('sleep 1000 >/dev/null 2>&1 & echo $! > /root/pid');
+    assert.equal((await client.workspaces.snapshots.create(id)).status, 'running');
+    await shell('echo lost > /root/note; kill $(cat /root/pid)');
+    assert.equal((await client.workspaces.snapshots.restore(id)).status, 'running');
+    assert.equal(await shell('cat /root/note; kill -0 $(cat /root/pid)'), 'kept');
+  });
+
+  it('stops, starts with its files, and is deleted', async () => {
+    await client.workspaces.stop(id);
+    assert.equal(await status(), 'stopped');
+    await client.workspaces.start(id);
+    assert.equal(await shell('cat /root/note'), 'kept');
+    await client.workspaces.delete(id);
+    const gone = () => client.workspaces.get(id).then(() => false, (error) => error instanceof NotFoundError);
+    for (const end = Date.now() + DEADLINE; !(await gone()); await sleep(100)) assert.ok(Date.now() < end);
+  });
+});
