@@ -180,13 +180,3 @@ def test_an_imported_image_is_in_the_catalogue(
         client.workspaces.delete(made.id)
     finally:
         until_removed(cloud, name)
-
-
-def test_busybox_of_the_catalogue_is_built_and_runs(cloud: Cloud, client: Bastide) -> None:
-    """A recipe is built when the first workspace asks for it."""
-    made = client.workspaces.create("busybox", memory_mb=128, disk_size_mb=64)
-    try:
-        done = client.workspaces.runtime(made.id).exec.run(["sh", "-c", "busybox | head -1"])
-        assert done.check().stdout.startswith("BusyBox v1.35")
-    finally:
-        client.workspaces.delete(made.id)

@@ -36,6 +36,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield programs.prepared(settings)
     yield programs.users(settings)
     yield storage.space(settings)
+    yield storage.images(settings)
     yield storage.reflinks(settings)
     yield storage.snapshots(settings)
     yield network.firewall()

@@ -33,6 +33,7 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "tini-static": "tini",
     "unshare": "util-linux",
+    "zstd": "zstd",
 }
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

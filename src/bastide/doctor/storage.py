@@ -31,6 +31,21 @@ def space(settings: Settings) -> Finding:
     return ok("disk space", says)
 
 
+def images(settings: Settings) -> Finding:
+    """How much room images take, and the certificates their registries may have."""
+    authority = settings.images.ca_file
+    if authority is not None and not authority.is_file():
+        return fail("images", f"images.ca_file {authority} is not there", "put it there")
+    home = settings.state_dir / "images"
+    try:
+        sizes = [path.stat().st_blocks * 512 for path in home.glob("*.erofs")]
+        layers = sum(path.stat().st_blocks * 512 for path in home.glob("blobs/*"))
+    except OSError as error:
+        return warn("images", f"{home} cannot be read: {error.strerror}", "run it with sudo")
+    taken, most = (sum(sizes) + layers) / GIB, settings.images.cache_mb / 1024
+    return ok("images", f"{len(sizes)}, {taken:.1f} GiB; unused ones are kept up to {most:.0f} GiB")
+
+
 def reflinks(settings: Settings) -> Finding:
     """Whether disks can be copied without copying their bytes, here or in the pool."""
     pool = Pool.of(settings)

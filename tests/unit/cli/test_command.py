@@ -49,7 +49,7 @@ def test_help_loads_no_heavy_library() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stderr == "[]\n"
-    for command in ("up", "down", "status", "prepare", "doctor", "env", "workspace", "key"):
+    for command in ("up", "down", "status", "prepare", "doctor", "env", "image", "workspace"):
         assert f"  {command} " in done.stdout
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from bastide.node.errors import ImageRefused, NoSpace
 
@@ -19,7 +19,11 @@ class Blobs:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, digest: str) -> asyncio.Lock:
+        """Held by whoever fetches a blob."""
+        return self._locks.setdefault(digest, asyncio.Lock())
 
     def path(self, digest: str) -> Path:
         """Where the blob of a checked digest (`sha256:…`) is or belongs."""

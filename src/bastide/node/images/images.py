@@ -52,6 +52,7 @@ class Images:
         self._refused: dict[str, str] = {}
         self._going: set[str] = set()
         self._configs: dict[str, ImageConfig] = {}
+        self._naming = threading.Lock()
 
     def list(self) -> list[ImageInfo]:
         """The catalogue, built or not; then what was imported; then what was pulled."""
@@ -147,25 +148,28 @@ class Images:
 
         What one was given without credentials is open, whoever asked for it first.
         """
-        for manifest in self.manifests():
-            names, mine = set(manifest.names), manifest.id == image
-            wanted = names | {name} if mine else names - {name}
-            closed = manifest.private and (not mine or private)
-            if wanted != names or closed != manifest.private:
-                changed = {"names": tuple(sorted(wanted)), "private": closed}
-                write_manifest(self.directory, manifest.model_copy(update=changed))
+        with self._naming:
+            for manifest in self.manifests():
+                names, mine = set(manifest.names), manifest.id == image
+                wanted = names | {name} if mine else names - {name}
+                closed = manifest.private and (not mine or private)
+                if wanted != names or closed != manifest.private:
+                    changed = {"names": tuple(sorted(wanted)), "private": closed}
+                    write_manifest(self.directory, manifest.model_copy(update=changed))
 
     def mark_private(self, image: str) -> None:
         """Note that an image came with somebody's own credentials. Blocks."""
-        manifest = self.find(image)
-        if manifest is not None:
-            write_manifest(self.directory, manifest.model_copy(update={"private": True}))
+        with self._naming:
+            manifest = self.find(image)
+            if manifest is not None:
+                write_manifest(self.directory, manifest.model_copy(update={"private": True}))
 
     def unname(self, words: str, but: str) -> None:
         """Take the catalogue's words from every imported image but one. Blocks."""
-        for manifest in self.manifests():
-            if manifest.words is not None and manifest.words.id == words and manifest.id != but:
-                write_manifest(self.directory, manifest.model_copy(update={"words": None}))
+        with self._naming:
+            for manifest in self.manifests():
+                if manifest.words is not None and manifest.words.id == words and manifest.id != but:
+                    write_manifest(self.directory, manifest.model_copy(update={"words": None}))
 
     def furnish(self, spec: MachineSpec, digest: str) -> MachineSpec:
         """A machine's document with what its image says where the document says nothing."""

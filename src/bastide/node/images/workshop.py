@@ -32,6 +32,8 @@ _AT_ONCE = 2
 """Images unpacked and packed at the same time: it takes a core each."""
 _DOWNLOADS = 3
 """Layers of one image fetched at the same time."""
+_LOOK_FOR_ROOM = 64 * MIB
+"""Bytes fetched between two looks at how full the disk is."""
 _FROM_ONE = 3
 """Images fetched from one registry at the same time: a slow one holds up itself alone."""
 _log = structlog.get_logger(__name__)
@@ -107,10 +109,10 @@ class Workshop:
 
     def _work(self, key: str, make: Callable[[Tell], Awaitable[str]]) -> Work:
         """The work on something, begun now unless it is going on."""
-        work = self._works.get(key)
-        if work is None or work.done:
-            work = self._works[key] = Work(make)
-        return work
+        self._works = {name: work for name, work in self._works.items() if not work.done}
+        if key not in self._works:
+            self._works[key] = Work(make)
+        return self._works[key]
 
     async def _fetch(
         self,
@@ -159,16 +161,19 @@ class Workshop:
         """Fetch what is not there yet; another image may be fetching the same."""
         wanted = {layer.digest: layer for layer in layers}
         total = sum(layer.size for layer in wanted.values())
-        have = 0
+        have = looked = 0
         slots = asyncio.Semaphore(_DOWNLOADS)
 
         def more(size: int) -> None:
-            nonlocal have
+            nonlocal have, looked
             have += size
+            if have - looked >= _LOOK_FOR_ROOM:  # others fetch at the same time
+                looked = have
+                self._check_room(0)
             tell(f"fetching {reference.repository}: {have / MIB:.1f} of {total / MIB:.1f} MiB")
 
         async def one(layer: Descriptor) -> None:
-            async with slots, self.blobs.locks[layer.digest]:
+            async with slots, self.blobs.lock(layer.digest):
                 if await asyncio.to_thread(self.blobs.has, layer.digest, layer.size):
                     more(layer.size)
                 else:
