@@ -370,6 +370,11 @@ class FakeEngine(Engine):
             raise EngineUnavailable("the answer was lost")
 
 
+def _set(event: asyncio.Event) -> asyncio.Event:
+    event.set()
+    return event
+
+
 @dataclass
 class FakeAgent(Agent):
     """Agents of a FakeEngine; `down` makes them silent. `runtime` is what each was told last.
@@ -382,7 +387,7 @@ class FakeAgent(Agent):
     engine: FakeEngine
     down: bool = False
     pieces: list[bytes] = field(default_factory=lambda: [b"files " * 1000, b"more"])
-    flow: asyncio.Event = field(default_factory=asyncio.Event)
+    flow: asyncio.Event = field(default_factory=lambda: _set(asyncio.Event()))
     refusal: EngineError | None = None
     broken: bool = False
     asked: list[tuple[str, list[str], list[str]]] = field(default_factory=list)

@@ -45,7 +45,6 @@ class World:
 
     def __post_init__(self) -> None:
         self.agent = FakeAgent(self.engine)
-        self.agent.flow.set()
         self.depot = FailingDepot(self.settings.archives_dir, reserve=0)
 
     async def time(self, session: AsyncSession) -> datetime:
