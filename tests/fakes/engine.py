@@ -26,6 +26,7 @@ from bastide.domain.machine import (
     Snapshot,
     SnapshotAfter,
     SshAccess,
+    TierInfo,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
 from bastide.engine.agent import Agent, AgentHealth, AgentRuntime, AgentSsh, AgentUnavailable
@@ -70,6 +71,7 @@ class FakeEngine(Engine):
     listeners: list[asyncio.Queue[MachineEvent | None]] = field(default_factory=list)
     refused: dict[str, BlockedLog] = field(default_factory=dict)
     can_snapshot: bool = False
+    tiers: tuple[TierInfo, ...] = ()
     pulled: list[tuple[str, RegistryAuth | None]] = field(default_factory=list)
     pull_failures: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -90,6 +92,7 @@ class FakeEngine(Engine):
             cpus=2,
             memory_mb=4096,
             subnet="10.201.0.0/16",
+            tiers=self.tiers,
         )
 
     async def images(self) -> list[ImageInfo]:
