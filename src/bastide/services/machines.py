@@ -88,7 +88,7 @@ def resting_spec_of(row: Workspace, pids: int) -> MachineSpec:
             "runtime": RuntimeAccess(),
             "ssh": SshAccess(),
             "env": {},
-            "cmd": None,
+            "cmd": (),  # not even what the image would run
         }
     )
 

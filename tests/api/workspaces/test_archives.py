@@ -155,7 +155,7 @@ async def test_a_stopped_workspace_is_booted_dark_and_stopped_again(cloud: Cloud
     assert not policy.allow_internet
     assert not policy.public_access
     machine = cloud.engine.machines[found["id"]]
-    assert machine.spec.cmd is None
+    assert machine.spec.cmd == ()
     assert not machine.spec.env
     assert machine.status.state is MachineState.STOPPED
     after = await cloud.get(found["id"])

@@ -58,6 +58,8 @@ async def test_an_image_is_pulled_by_tag_and_by_digest(
     )
     assert furnished.env == {"A": "2", "PATH": "/x"}
     assert (furnished.cmd, furnished.workdir, furnished.user) == (("serve",), "/srv", "www:data")
+    resting = SPEC.model_copy(update={"cmd": ()})  # for the sake of the files alone
+    assert bench.images.furnish(resting, found.digest or "").cmd == ()
 
 
 async def test_only_an_image_with_ports_runs_its_own_command(
