@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.cloud.cloud import RUNNING, Cloud, own_cloud, running_cloud
 from tests.postgres import Postgres, binaries, running
 
 from bastide.store.database import Database
 from bastide.store.migrate import migrate
+
+# A busy machine makes an example late, not wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def _bend(target: Target, name: str, operation: APIOperation[Any, Any, Any, Any]
     @given(case=operation.as_strategy(), on_known=known)
     def send(case: schemathesis.Case[Any], on_known: bool) -> None:  # noqa: FBT001 - drawn
         if on_known:
-            case.path_parameters = {"id": target.workspace}
+            case.path_parameters = {**case.path_parameters, "id": target.workspace}
         request = case.as_transport_kwargs(base_url=target.url)
         content = json.dumps(request["json"]).encode() if "json" in request else request.get("data")
         judge(

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from anyio.from_thread import start_blocking_portal
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.api.workspaces.cloud import World
 
@@ -67,7 +67,7 @@ def test_hostile_bodies_are_answered(tmp_path: Path) -> None:
             | st.tuples(st.just("GET"), st.text(min_size=1, max_size=60).map(_path), st.none())
         )
 
-        @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=400)
         @given(request=requests)
         def send_each(request: tuple[str, str, Any]) -> None:
             send(*request)
