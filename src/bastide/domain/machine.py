@@ -90,8 +90,9 @@ class MachineSpec(Document):
     """Everything needed to make and boot the machine of one workspace.
 
     `image` is a catalogue id (`debian-12`) or a reference (`registry/name:tag`). `env` is given to
-    every process; `cmd` is the main command as an argv list, or None for what the image says.
-    `workdir` and `user` (of the main command) are filled in from the image where they are None.
+    every process; `cmd` is the main command as an argv list, () for none, or None for what the
+    image says. `workdir` and `user` (of the main command) are filled in from the image where they
+    are None.
     """
 
     id: str = Field(pattern=WORKSPACE_ID)
