@@ -35,6 +35,10 @@ LISTEN_AGAIN = 1.0
 GATHER = 0.05
 """Seconds an event waits for others: most are of our own operations, which see for themselves."""
 _COMPARED = ("observed_state", "address", "boot_id", "observed_exit", "ready")
+_ASKED_FOR = frozenset(
+    {"created", "started", "paused", "resumed", "restored", "stopped", "deleted"}
+)
+"""What an operation brings about; the one at work in this process sees it for itself."""
 _WANTED = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 _ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
 
@@ -87,8 +91,9 @@ class Observation:
         """Look at once when the engine tells of something."""
         while True:
             with suppress(EngineError):
-                async for _ in self._tools.engine.events():
-                    self._look.set()
+                async for event in self._tools.engine.events():
+                    if event.type not in _ASKED_FOR or event.id not in self._tools.queue.working:
+                        self._look.set()
             await asyncio.sleep(LISTEN_AGAIN)
 
     def _lost_sight(self, error: EngineError) -> None:

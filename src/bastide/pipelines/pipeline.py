@@ -237,6 +237,8 @@ class Pipeline(ABC):
         logger = log.bind(
             workspace_id=operation.workspace_id, operation=operation.id, kind=operation.kind.value
         )
+        working = self.tools.queue.working
+        working.add(operation.workspace_id)
         try:
             if row is None or operation.lock_token is None:
                 await self._drop(operation)
@@ -252,6 +254,8 @@ class Pipeline(ABC):
             logger.exception("operation.crashed", attempt=operation.attempts)
             with suppress(Exception):
                 await self._crashed(operation, row)
+        finally:
+            working.discard(operation.workspace_id)
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""

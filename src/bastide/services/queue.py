@@ -82,13 +82,15 @@ class Worker(Protocol):
 class Queue:
     """The operations of all workspaces, as requests see them.
 
-    `workers`: the pipelines of this process, by what they work.
+    `workers`: the pipelines of this process, by what they work; `working`: the workspaces they
+    are at work on.
     """
 
     def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
         self.bell = bell
         self.workers: dict[OperationKind, Worker] = {}
+        self.working: set[str] = set()
         self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
 
     async def request(

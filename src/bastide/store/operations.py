@@ -10,9 +10,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Update, bindparam, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -237,12 +238,18 @@ class Operations:
 
     async def _guarded(self, operation_id: str, lock_token: str, values: Mapping[str, Any]) -> bool:
         """Write only with the lock."""
-        return await changed(
-            self._session,
-            update(Operation)
-            .where(Operation.id == operation_id, Operation.lock_token == lock_token)
-            .values(dict(values)),
-        )
+        told = {f"new_{name}": value for name, value in values.items()}
+        guards = {"id_of": operation_id, "held": lock_token}
+        return await changed(self._session, _guarded(tuple(values)), {**guards, **told})
+
+
+@lru_cache(maxsize=64)
+def _guarded(names: tuple[str, ...]) -> Update:
+    return (
+        update(Operation)
+        .where(Operation.id == bindparam("id_of"), Operation.lock_token == bindparam("held"))
+        .values({name: bindparam(f"new_{name}") for name in names})
+    )
 
 
 def _followed(kind: OperationKind | None = None) -> ColumnElement[bool]:

@@ -6,9 +6,22 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, cast, exists, func, or_, select, update
+from sqlalchemy import (
+    ClauseElement,
+    ColumnElement,
+    String,
+    Update,
+    bindparam,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
@@ -75,6 +88,20 @@ class Filter:
                 unfinished.where(Operation.kind.in_(self.busy)) if self.busy else ~unfinished
             )
         return found
+
+
+@lru_cache(maxsize=256)
+def _update(names: tuple[str, ...], expected: tuple[str, ...], empty: frozenset[str]) -> Update:
+    """The statement that sets columns; building it takes longer than running it."""
+    statement = update(Workspace).where(
+        Workspace.id == bindparam("id_of"), Workspace.deleted_at.is_(None)
+    )
+    for name in expected:
+        column = getattr(Workspace, name)
+        statement = statement.where(
+            column.is_(None) if name in empty else column == bindparam(f"old_{name}")
+        )
+    return statement.values({name: bindparam(f"new_{name}") for name in names})
 
 
 class Workspaces:
@@ -221,13 +248,18 @@ class Workspaces:
         `updated_at` is set too. A pipeline first calls `Operations.apply_guarded` in the same
         transaction, and gives up when that returns False.
         """
-        statement = update(Workspace).where(
-            Workspace.id == workspace_id, Workspace.deleted_at.is_(None)
-        )
-        for name, value in (expected or {}).items():
-            column = getattr(Workspace, name)
-            statement = statement.where(column.is_(None) if value is None else column == value)
-        return await changed(self._session, statement.values({"updated_at": now(), **values}))
+        expected = expected or {}
+        given = {"updated_at": now(), **values}
+        counted = {
+            name: given.pop(name) for name in values if isinstance(values[name], ClauseElement)
+        }
+        empty = frozenset(name for name, value in expected.items() if value is None)
+        statement = _update(tuple(given), tuple(expected), empty)
+        if counted:
+            statement = statement.values(counted)
+        told = {f"new_{name}": value for name, value in given.items()}
+        told |= {f"old_{name}": expected[name] for name in expected if name not in empty}
+        return await changed(self._session, statement, {"id_of": workspace_id, **told})
 
     async def mark_deleted(self, workspace_id: str, archived: str | None = None) -> bool:
         """Hide the row for good; its slug and idempotency key become free, its secrets go.
