@@ -101,8 +101,11 @@ def running_cloud() -> Iterator[Cloud]:
 
 
 @contextmanager
-def own_cloud() -> Iterator[Cloud]:
-    """A cloud of its own, taken down afterwards; nothing of it may be left."""
+def own_cloud(**more: str) -> Iterator[Cloud]:
+    """A cloud of its own, taken down afterwards; nothing of it may be left.
+
+    `more` are variables of its settings beside those that keep it apart from others.
+    """
     cache = own_cache()
     with (
         free_place(cache / "places") as place,
@@ -110,7 +113,7 @@ def own_cloud() -> Iterator[Cloud]:
     ):
         Path(base).chmod(0o755)
         settings = own_settings(Path(base), place)
-        server = variables(settings)
+        server = variables(settings) | more
         settings.state_dir.mkdir()
         for name in ("runtime", "bundle", "images"):
             # What was prepared is shared by all clouds of the tests.

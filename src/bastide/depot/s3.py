@@ -58,7 +58,7 @@ class S3Depot(Depot):
                 "connect_timeout": timedelta(seconds=5),
                 "timeout": timedelta(seconds=120),
             },
-            retry_config={"max_retries": 8, "retry_timeout": retry},
+            retry_config={"max_retries": 12, "retry_timeout": retry},
             **{name: value for name, value in given.items() if value},  # type: ignore[arg-type]  # each has its own key
         )
 
