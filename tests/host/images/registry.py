@@ -32,6 +32,7 @@ class Registry:
     address: str
     certificate: Path | None = None
     login: bool = False
+    tokens: dict[str, str] | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,6 +64,8 @@ class Registry:
             (self.directory / "htpasswd").write_text(f"{USER}:{hashed}\n")
             file = str(self.directory / "htpasswd")
             content["auth"] = {"htpasswd": {"realm": "test", "path": file}}
+        if self.tokens is not None:
+            content["auth"] = {"token": self.tokens}
         config = self.directory / "config.yml"
         config.write_text(json.dumps(content))  # which is YAML, too
         with (self.directory / "log").open("ab") as log:
@@ -94,11 +97,17 @@ class Registry:
 
 
 @contextmanager
-def serving(directory: Path, *, tls: bool = False, login: bool = False) -> Iterator[Registry]:
+def serving(
+    directory: Path,
+    *,
+    tls: bool = False,
+    login: bool = False,
+    tokens: dict[str, str] | None = None,
+) -> Iterator[Registry]:
     """A registry that runs."""
     directory.mkdir()
-    certificate = _certificate(directory) if tls else None
-    registry = Registry(directory, _free_address(), certificate, login)
+    certificate = make_certificate(directory) if tls else None
+    registry = Registry(directory, _free_address(), certificate, login, tokens)
     registry.start()
     try:
         yield registry
@@ -111,7 +120,7 @@ def _free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def _certificate(directory: Path) -> Path:
+def make_certificate(directory: Path) -> Path:
     """A certificate for 127.0.0.1 that signs itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry of the tests")])

@@ -9,13 +9,17 @@ import stat
 import struct
 import tarfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.host.images.conftest import Bench, MakeBench
 from tests.host.images.made import Image, digest, entry, layer, small
-from tests.host.images.registry import PASSWORD, USER, Registry, serving
+from tests.host.images.registry import PASSWORD, USER, Registry, make_certificate, serving
+from tests.host.images.tokens import token_service
 from tests.host.node.waiting import until
 
 from bastide.domain.machine import ImageOrigin, MachineSpec, RegistryAuth, Resources
@@ -199,6 +203,96 @@ async def test_a_registry_with_tls_and_a_login(tmp_path: Path, make_bench: MakeB
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert (await bench.pull(name)).digest == found.digest
         assert PASSWORD not in "".join(bench.said)
+
+
+async def test_a_registry_that_sends_one_for_a_token(tmp_path: Path, make_bench: MakeBench) -> None:
+    """As public registries do: with credentials or without, for each repository anew."""
+    certificate = make_certificate(tmp_path)
+    with (
+        token_service(certificate, (USER, PASSWORD)) as tokens,
+        serving(tmp_path / "tokens", tokens=tokens.registry) as registry,
+    ):
+        for name in ("open/app", "team/app"):
+            scope = {"scope": [f"repository:{name}:pull,push"]}
+            basic = httpx.BasicAuth(USER, PASSWORD)
+            header = next(basic.sync_auth_flow(httpx.Request("GET", "http://x"))).headers
+            token = tokens.answer(scope, header["Authorization"])
+            bearer = {"Authorization": f"Bearer {token}"}
+            small(name).push(registry.base, name, "1", headers=bearer)
+        bench = make_bench(insecure_registries=(registry.address, tokens.address))
+        tokens.asked.clear()
+        found = await bench.pull(f"{registry.address}/open/app:1")
+        assert (bench.root(found) / "etc/greeting").read_text() == "open/app"
+        assert set(tokens.asked) == {("repository:open/app:pull", None)}
+        with pytest.raises(ImageDenied, match="image_auth"):
+            await bench.pull(f"{registry.address}/team/app:1")
+        wrong, right = (RegistryAuth(username=USER, password=text) for text in ("no", PASSWORD))
+        with pytest.raises(ImageDenied, match="these credentials"):
+            await bench.pull(f"{registry.address}/team/app:1", wrong)
+        assert (await bench.pull(f"{registry.address}/team/app:1", right)).ready
+        # the place of the login is a stranger's choice, too
+        elsewhere = make_bench(insecure_registries=(registry.address,))
+        with pytest.raises(ImageDenied, match="without TLS"):
+            await elsewhere.pull(f"{registry.address}/open/app:1")
+
+
+@contextmanager
+def elsewhere(target: str, seen: list[tuple[str, str | None]]) -> Iterator[str]:
+    """A registry's front that sends everybody to `target` for layers, as those with a CDN do."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("Authorization")))
+            if self.headers.get("Authorization") is None:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="front"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if "/blobs/" in self.path:
+                self.send_response(307)
+                self.send_header("Location", f"http://{target}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            accept = {"Accept": self.headers.get("Accept", "")}
+            answer = httpx.get(f"http://{target}{self.path}", headers=accept)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def test_layers_that_are_elsewhere(registry: Registry, make_bench: MakeBench) -> None:
+    """A redirect is followed without the credentials, and only to where one may go."""
+    small("far").push(registry.base, "far/app", "1")
+    seen: list[tuple[str, str | None]] = []
+    auth = RegistryAuth(username=USER, password=PASSWORD)
+    with elsewhere(registry.address, seen) as front:
+        closed = make_bench(insecure_registries=(front,))
+        with pytest.raises(ImageDenied, match="without TLS"):
+            await closed.pull(f"{front}/far/app:1", auth)
+        bench = make_bench(insecure_registries=(front, registry.address))
+        found = await bench.pull(f"{front}/far/app:1", auth)
+    assert (bench.root(found) / "etc/greeting").read_text() == "far"
+    assert any(header for _, header in seen)
+    log = (registry.directory / "log").read_text()
+    assert "blobs" in log
+    assert "Basic" not in log
 
 
 async def test_what_does_not_exist_is_told(bench: Bench, registry: Registry) -> None:
