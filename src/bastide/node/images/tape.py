@@ -84,6 +84,7 @@ class Inflated:
         self._file = file
         self._inflate = zlib.decompressobj(wbits=31)
         self._begun = False
+        self._out, self._at = b"", 0
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes.
@@ -91,12 +92,17 @@ class Inflated:
         Raises:
             ImageRefused: it is broken or cut off.
         """
-        try:
-            return self._read(size)
-        except zlib.error as error:
-            raise ImageRefused(f"a layer is no gzip file: {error}") from None
+        if self._at >= len(self._out):
+            try:
+                self._out, self._at = self._more(), 0
+            except zlib.error as error:
+                raise ImageRefused(f"a layer is no gzip file: {error}") from None
+        data = self._out[self._at : self._at + size]
+        self._at += len(data)
+        return data
 
-    def _read(self, size: int) -> bytes:
+    def _more(self) -> bytes:
+        """The next bytes, not more than a chunk; none at the end."""
         while True:
             data = self._inflate.unconsumed_tail
             if self._inflate.eof:
@@ -112,7 +118,7 @@ class Inflated:
                     raise ImageRefused("a layer is cut off")
                 return b""
             self._begun = True
-            if out := self._inflate.decompress(data, size):
+            if out := self._inflate.decompress(data, _CHUNK):
                 return out
 
 
