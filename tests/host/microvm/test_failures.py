@@ -66,6 +66,7 @@ async def test_guests_and_emulators_that_fail(ground: Host) -> None:
 
         disk = ground.disks.path(MACHINE)
         with disk.open("r+b") as file:
+            file.seek(4096)  # the description of the whole stays, what it describes goes
             file.write(b"\xff" * 65536)
         with pytest.raises(BootFailed, match="the disk is damaged") as refused:
             await node.fleet.start(SPEC)

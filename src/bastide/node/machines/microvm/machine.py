@@ -70,11 +70,9 @@ class MicroVm(Machine):
         if await asyncio.to_thread(warm.find, key) is not None:
             try:
                 return await self._begin(replace(launching, warm=True, incoming=True), key)
-            except BootFailed as error:
+            except warm_guests.NotLoaded as error:
                 _log.warning("machine.warm_start_failed", workspace=self.id, reason=error.message)
                 await asyncio.to_thread(warm.forget, key)
-                if not isinstance(error, warm_guests.NotLoaded):
-                    raise
         return await self._begin(replace(launching, warm=warm.wanted(key)), key)
 
     def _warm_key(self, launching: Launch) -> str | None:
@@ -92,6 +90,8 @@ class MicroVm(Machine):
                 return await self._run(launching, clock, key)
         except TimeoutError:
             await self.clean()
+            if key is not None and launching.incoming:
+                await asyncio.to_thread(self._host.microvm.warm.forget, key)
             raise BootFailed(
                 f"the machine was not ready within {self._host.settings.machines.boot_timeout:g} s",
                 output=shown(self._emulator.console.data),
@@ -146,7 +146,12 @@ class MicroVm(Machine):
                 await warm.save(key, qmp)
         with clock.stage("agent"):
             await port.send(launching.document(record))
-            await port.until(lambda said: said.ready)
+            try:
+                await port.until(lambda said: said.ready)
+            except BootFailed as error:
+                if launching.incoming and not error.details.get("output"):
+                    raise warm_guests.NotLoaded(error.message) from error
+                raise
             await self._go_on(record)
         return self._ready(record, clock)
 
