@@ -1,25 +1,32 @@
-"""Pause, resume, start to a first command, and delete, as the caller sees them.
+"""Pause, resume, start to a first command, delete, snapshot and restore, as the caller sees them.
 
-Run with `python bench/lifecycle.py [--json] [--count N] [--docker]` beside a running cloud
-(`eval "$(bastide env)"` first, or as root). Every sample goes through the API, and commands
-through the gateway. `--docker` measures the same with Docker in the same run, on the same root
-file system: `docker pause`, `docker unpause`, and `docker stop`, `start` and `exec`.
+Run with `python bench/lifecycle.py [--json] [--count N] [--docker] [--save]` beside a running
+cloud (`eval "$(bastide env)"` first, or as root). Every sample goes through the API, and commands
+through the gateway. As root, where the cloud has a pool, a disk with a gigabyte in it is copied
+there too. `--docker` measures the same with Docker in the same run, on the same root file system:
+`docker pause`, `docker unpause`, and `docker stop`, `start` and `exec`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from docker_baseline import IMAGE, Docker, DockerMissingError, docker
-from report import Samples, emit
+from report import Samples, emit, save
 from tti import CPUS, MEMORY_MB, image_root, wait_gone
 
 from bastide.client import Bastide
+from bastide.node import reflink
+from bastide.node.pool import Pool
+from bastide.settings import Settings
 
 PAUSES = 100
+GIB = 1024**3
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -77,6 +84,55 @@ def one_life(client: Bastide) -> dict[str, float]:
     return seen
 
 
+def snapshots(client: Bastide, count: int, results: dict[str, Samples]) -> None:
+    """Snapshot a workspace that does nothing, and go back to it."""
+    workspace = client.workspaces.create("debian-12", memory_mb=MEMORY_MB, cpus=CPUS)
+    runtime = client.workspaces.runtime(workspace.id)
+    told: dict[str, list[float]] = defaultdict(list)
+
+    def back() -> None:
+        client.workspaces.restore(workspace.id)
+        runtime.exec.run(["true"]).check()
+
+    try:
+        runtime.exec.run(["true"]).check()
+        for number in range(count + 1):
+            taken = milliseconds(lambda: client.workspaces.snapshot(workspace.id))
+            last = client.workspaces.info(workspace.id).snapshot
+            restored = milliseconds(back)
+            if number:  # the first warms caches
+                told["snapshot"].append(taken)
+                told["frozen"].append(last.frozen_ms if last else 0.0)
+                told["restore_to_command"].append(restored)
+        keep(told, count, results)
+    finally:
+        client.workspaces.delete(workspace.id)
+        wait_gone(client, workspace)
+
+
+def copies(count: int, results: dict[str, Samples]) -> None:
+    """Copy a file with a gigabyte of data in it, as a disk is copied."""
+    pool = Pool.of(Settings())
+    if os.geteuid() != 0 or not pool.mounted:
+        return
+    source, target = pool.point / ".bench", pool.point / ".bench.copy"
+    try:
+        with source.open("wb") as file:
+            piece = os.urandom(1024 * 1024)
+            for _ in range(GIB // len(piece)):
+                file.write(piece)
+            os.fsync(file.fileno())
+        results["copy_1gb_pool"] = Samples([_copy(source, target) for _ in range(count)], count)
+    finally:
+        for path in (source, target):
+            path.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> float:
+    target.unlink(missing_ok=True)
+    return milliseconds(lambda: reflink.copy(source, target))
+
+
 def beside_docker(count: int, results: dict[str, Samples]) -> None:
     """The same with Docker, on the same files."""
     root = image_root()
@@ -126,16 +182,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
     parser.add_argument("--count", type=int, default=30, help="starts and deletions")
     parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
+    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     arguments = parser.parse_args()
     results: dict[str, Samples] = {}
     with Bastide.from_env() as client:
         pauses(client, results)
         starts(client, arguments.count, results)
+        snapshots(client, arguments.count, results)
+    copies(arguments.count, results)
     if arguments.docker:
         try:
             beside_docker(min(arguments.count, 20), results)
         except DockerMissingError as error:
             parser.exit(1, f"docker: {error}\n")
+    if arguments.save:
+        save("lifecycle", results)
     emit(results, as_json=arguments.json)
 
 

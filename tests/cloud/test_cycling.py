@@ -22,7 +22,7 @@ pytestmark = pytest.mark.cloud
 COUNT = int(os.environ.get("BASTIDE_TEST_WORKSPACES", "4"))
 SECONDS = float(os.environ.get("BASTIDE_TEST_SECONDS", "15"))
 DEADLINE = 120.0
-VERBS = ("start", "stop", "restart", "pause", "resume")
+VERBS = ("start", "stop", "restart", "pause", "resume", "snapshot", "restore")
 
 
 class Times:
@@ -56,7 +56,7 @@ def live(client: Bastide, number: int, end: float, times: Times) -> None:
             began = time.monotonic()
             try:
                 getattr(client.workspaces, verb)(made)
-            except ConflictError:
+            except (ConflictError, NotFoundError):  # the latter: a restore of nothing
                 times.refused[verb] += 1
             else:
                 taken = time.monotonic() - began

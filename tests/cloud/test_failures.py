@@ -129,7 +129,9 @@ def test_a_creation_that_fails(cloud: Cloud, client: Bastide, name: str) -> None
     assert not any(left.values()), left
 
 
-@pytest.mark.parametrize("image", ["no-such-image", "example.com/debian:12", "../../etc", "http://x/"])
+@pytest.mark.parametrize(
+    "image", ["no-such-image", "example.com/debian:12", "../../etc", "http://x/"]
+)
 def test_an_unknown_image_is_refused_at_once(client: Bastide, image: str) -> None:
     """4xx with the field's name, and no record."""
     before = {one.id for one in client.workspaces.list()}
