@@ -69,10 +69,7 @@ class Batch:
 
     def retry(self, workspace: str) -> None:
         """Ask for a failed creation to be tried again."""
-        answer = self._client.workspaces._api._http.post(
-            f"/workspace/{workspace}/provisioning/retry"
-        )
-        assert answer.is_success, answer.text
+        self._client.workspaces.retry(workspace)
 
     def exec(self, command: str) -> list[ExecResult]:
         """Run a command in all of them at once."""

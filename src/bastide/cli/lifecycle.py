@@ -9,30 +9,37 @@ import typer
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
-    from bastide.client import Lifecycle
+    from bastide.client import Bastide, Lifecycle
 
 Ttl = Annotated[str, typer.Argument(metavar="TTL", help="A duration: 30m, 1h, 7d, or seconds.")]
 Action = Annotated[str | None, typer.Option("--action", help="At its end: stop, pause or remove.")]
 
 
-def pause(workspace: WorkspaceName) -> None:
+def pause(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Freeze a workspace: memory and connections are kept, no processor time is used."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import note
 
     with cloud() as client:
         client.workspaces.pause(workspace)
-    note(f"paused: {workspace}")
+        tell(client, workspace, "paused", json=json)
 
 
-def resume(workspace: WorkspaceName) -> None:
+def resume(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Let a paused workspace go on."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import note
 
     with cloud() as client:
         client.workspaces.resume(workspace)
-    note(f"running: {workspace}")
+        tell(client, workspace, "running", json=json)
+
+
+def details(workspace: WorkspaceName) -> None:
+    """Print everything about a workspace as JSON; its gateway token is among it."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import show_json
+
+    with cloud() as client:
+        show_json(client.workspaces.details(workspace))
 
 
 def lifecycle(workspace: WorkspaceName, *, json: Json = False) -> None:
@@ -51,6 +58,10 @@ def ttl(
     remove_on_exit: Annotated[
         bool | None, typer.Option(help="Delete it as soon as its machine ends.")
     ] = None,
+    restart: Annotated[
+        str | None,
+        typer.Option(help="With off: always (usual), unless-stopped, on-failure or no."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Give a workspace a lease from now; TTL `off` makes it permanent."""
@@ -59,7 +70,7 @@ def ttl(
     with cloud() as client:
         workspaces = client.workspaces
         if ttl == "off":
-            _show(workspaces.make_permanent(workspace), json=json)
+            _show(workspaces.make_permanent(workspace, restart_policy=restart), json=json)
             return
         same = remove_on_exit is None and workspaces.lifecycle(workspace).mode == "temporary"
         if same:
@@ -125,7 +136,7 @@ def resize(
     note("the machine was booted anew" if done.relaunched else "no new boot was needed")
 
 
-def destroy(workspace: WorkspaceName, *, yes: Yes = False) -> None:
+def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Remove machine and disk of a workspace, and keep its record."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import ask, note
@@ -135,7 +146,8 @@ def destroy(workspace: WorkspaceName, *, yes: Yes = False) -> None:
         name = found.slug or found.name
         ask(f"Destroy the machine and the disk of {name} ({found.id}) for good?", yes=yes)
         client.workspaces.destroy(found.id)
-    note(f"destroyed: {found.id}; its record stays until it is deleted")
+        tell(client, found.id, "destroyed", json=json)
+    note("its record stays until it is deleted")
 
 
 def archived(*, json: Json = False) -> None:
@@ -213,6 +225,16 @@ def estimate(
             ("every core busy", found.max),
         ]
     )
+
+
+def tell(client: Bastide, workspace: str, state: str, *, json: bool) -> None:
+    """What a workspace is now: a line for people, or all of it for programs."""
+    from bastide.cli.output import note, show_json
+
+    if json:
+        show_json(client.workspaces.get(workspace).model_dump(mode="json"))
+    else:
+        note(f"{state}: {workspace}")
 
 
 def _show(found: Lifecycle, *, json: bool) -> None:

@@ -21,6 +21,7 @@ for command in (
     lifecycle.pause,
     lifecycle.resume,
     lifecycle.lifecycle,
+    lifecycle.details,
     lifecycle.ttl,
     lifecycle.ping,
     lifecycle.resize,
@@ -168,47 +169,62 @@ def get(workspace: WorkspaceName, *, json: Json = False) -> None:
 
 
 @app.command()
-def start(workspace: WorkspaceName) -> None:
+def start(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Start a stopped workspace and wait until it is ready."""
     from bastide.cli.connection import cloud
 
     with cloud() as client:
         client.workspaces.start(workspace)
         _watch(client, workspace)
+        lifecycle.tell(client, workspace, "running", json=json)
 
 
 @app.command()
-def stop(workspace: WorkspaceName) -> None:
+def stop(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Stop a workspace; its disk is kept."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import note
 
     with cloud() as client:
         client.workspaces.stop(workspace)
-    note(f"stopped: {workspace}")
+        lifecycle.tell(client, workspace, "stopped", json=json)
 
 
 @app.command()
-def restart(workspace: WorkspaceName) -> None:
+def restart(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Stop a workspace and start it again."""
     from bastide.cli.connection import cloud
 
     with cloud() as client:
         client.workspaces.restart(workspace)
         _watch(client, workspace)
+        lifecycle.tell(client, workspace, "running", json=json)
 
 
 @app.command()
-def delete(workspace: WorkspaceName, *, yes: Yes = False) -> None:
+def retry(workspace: WorkspaceName, *, json: Json = False) -> None:
+    """Try a creation that failed again, and wait until it is ready."""
+    from bastide.cli.connection import cloud
+
+    with cloud() as client:
+        client.workspaces.retry(workspace)
+        _watch(client, workspace)
+        lifecycle.tell(client, workspace, "running", json=json)
+
+
+@app.command()
+def delete(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Delete a workspace and its disk for good."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask, note
+    from bastide.cli.output import ask, note, show_json
 
     with cloud() as client:
         found = client.workspaces.get(workspace)
         ask(f"Delete {found.slug or found.name} ({found.id}) and its disk for good?", yes=yes)
         client.workspaces.delete(found.id)
-    note(f"deleted: {found.id}")
+    if json:
+        show_json({"id": found.id, "deleted": True})
+    else:
+        note(f"deleted: {found.id}")
 
 
 def _watch(client: Bastide, workspace: str) -> Workspace:

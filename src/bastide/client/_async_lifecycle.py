@@ -13,6 +13,7 @@ from bastide.client._models import (
     Resized,
     Resources,
     Snapshot,
+    Workspace,
     WorkspacePage,
 )
 from bastide.client._session import AsyncSession
@@ -103,6 +104,10 @@ class AsyncLifecycles:
     async def details(self, workspace: str) -> dict[str, Any]:
         """Workspace, token, use, access and lifecycle in one answer."""
         return await self._api.send(calls.details(workspace))
+
+    async def retry(self, workspace: str) -> Workspace:
+        """Try a creation that failed again, with the same id; `wait_ready` waits for its end."""
+        return await self._api.send(calls.retry(workspace))
 
     async def quota(self) -> Quota:
         """Limits and use of the account."""

@@ -13,6 +13,7 @@ from bastide.client._models import (
     Resized,
     Resources,
     Snapshot,
+    Workspace,
     WorkspacePage,
 )
 from bastide.client._session import Session
@@ -99,6 +100,10 @@ class Lifecycles:
     def details(self, workspace: str) -> dict[str, Any]:
         """Workspace, token, use, access and lifecycle in one answer."""
         return self._api.send(calls.details(workspace))
+
+    def retry(self, workspace: str) -> Workspace:
+        """Try a creation that failed again, with the same id; `wait_ready` waits for its end."""
+        return self._api.send(calls.retry(workspace))
 
     def quota(self) -> Quota:
         """Limits and use of the account."""

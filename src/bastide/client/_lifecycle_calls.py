@@ -14,6 +14,7 @@ from bastide.client._models import (
     Resized,
     Resources,
     Snapshot,
+    Workspace,
     WorkspacePage,
 )
 
@@ -116,6 +117,12 @@ def archived(page: int | None, limit: int | None) -> Call[WorkspacePage]:
 def details(workspace: str) -> Call[dict[str, Any]]:
     """Everything about one workspace."""
     return Call("GET", f"/workspace/{part(workspace)}/details", dict)
+
+
+def retry(workspace: str) -> Call[Workspace]:
+    """Another try of a creation that failed; answers at once."""
+    path = f"/workspace/{part(workspace)}/provisioning/retry"
+    return Call("POST", path, lambda body: Workspace.model_validate(body["workspace"]))
 
 
 def quota() -> Call[Quota]:

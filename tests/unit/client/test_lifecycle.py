@@ -49,6 +49,18 @@ def test_a_resize_tells_what_changed() -> None:
     ]
 
 
+def test_a_failed_creation_is_tried_again() -> None:
+    """The call answers with the workspace as it is then; whoever wants waits."""
+    server = Server()
+    again = good(workspace={"id": "ws_1", "name": "w", "status": "creating"})
+    refused = error(409, "conflict", "This cannot be done now.")
+    server.on("POST", "/workspace/ws_1/provisioning/retry", again, refused)
+    with server.client() as cloud:
+        assert cloud.workspaces.retry("ws_1").status == "creating"
+        with pytest.raises(ConflictError):
+            cloud.workspaces.retry("ws_1")
+
+
 async def test_the_same_for_asyncio() -> None:
     """The asynchronous client has the same calls."""
     server = Server()
