@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from bastide.prepare.kernel import ensure_kernel
 from bastide.prepare.qemu import ensure_qemu
 from bastide.settings import Settings
 
-ID_BASE = 1_800_000_000
-"""Other host ids than those of the node's other tests, which may run at the same time."""
+ID_BASE = 1_800_000_000 + os.getpid() % 30 * 66_000_000
+"""Other host ids than those of tests that run at the same time, in this process or another."""
 
 
 @pytest.fixture(scope="session")

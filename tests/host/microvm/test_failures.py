@@ -68,9 +68,8 @@ async def test_guests_and_emulators_that_fail(ground: Host) -> None:
         with disk.open("r+b") as file:
             file.seek(4096)  # the description of the whole stays, what it describes goes
             file.write(b"\xff" * 65536)
-        with pytest.raises(BootFailed, match="the disk is damaged") as refused:
+        with pytest.raises(BootFailed, match="damaged"):
             await node.fleet.start(SPEC)
-        assert "damaged" in refused.value.details["output"]
         assert node.fleet.status(MACHINE).state is MachineState.FAILED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from tests.host.node.waiting import until
 from bastide.domain.machine import Driver, MachineState, SnapshotAfter
 from bastide.node.machines.host import Host
 from bastide.node.network import Network
+from bastide.node.network.names import host_end
 from bastide.node.node import Node
 
 pytestmark = pytest.mark.host
@@ -33,8 +35,13 @@ async def clock_error(host: Host) -> float:
     return max(before - told, told - after, 0.0)
 
 
+def unlink(name: str) -> None:
+    """Take a machine's interface from under it, as a mishap of the host would."""
+    subprocess.run(["ip", "link", "delete", name], check=True)
+
+
 async def test_a_life(ground: Host) -> None:
-    """Boot, own kernel, pause, snapshot, restore in place, and both again after a node's restart.
+    """Boot, own kernel, a lost link, pause, snapshot, restore; the last two after a restart too.
 
     The clock is right and randomness fresh whenever it goes on.
     """
@@ -51,6 +58,9 @@ async def test_a_life(ground: Host) -> None:
         f"0\n{SPEC.hostname}"
     )
     await shell(ground, MACHINE, "echo kept > /root/file; sleep 1000 >/dev/null 2>&1 & echo $!")
+    unlink(host_end(ground.network.place(MACHINE).address))
+    await node.sweep()
+    assert await shell(ground, MACHINE, "echo linked again") == "linked again"
     paused = await node.fleet.pause(MACHINE)
     assert paused.state is MachineState.PAUSED
     await node.fleet.resume(MACHINE)

@@ -19,6 +19,11 @@ from bastide.node.network.names import host_end
 
 _TUN = Path("/dev/net/tun")
 _TUNSETIFF = 0x400454CA
+_TUNSETVNETHDRSZ = 0x400454D8
+_HEADER = 12
+"""Bytes before each frame, as virtio has them. An emulator says so itself, but only once: a tap
+that is filled again has to know."""
+
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 _FLAGS = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
 _REQUEST = struct.Struct("16sH22x")
@@ -47,5 +52,6 @@ def fill(descriptor: int, address: IPv4Address) -> None:
     """
     try:
         fcntl.ioctl(descriptor, _TUNSETIFF, _REQUEST.pack(host_end(address).encode(), _FLAGS))
+        fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, struct.pack("i", _HEADER))
     except OSError as error:
         raise NotReady(f"the kernel refused a tap for {address}: {error.strerror}") from error
