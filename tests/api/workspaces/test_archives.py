@@ -420,15 +420,18 @@ async def test_a_damaged_file_is_told(cloud: Cloud) -> None:
     assert not cloud.agent.unpacked
 
 
-async def test_deleting_the_workspace_ends_it(cloud: Cloud) -> None:
-    """The archive that was being made goes with it; a finished one stays."""
+@pytest.mark.parametrize("destroyed", [False, True])
+async def test_deleting_the_workspace_ends_it(cloud: Cloud, *, destroyed: bool) -> None:
+    """The archive that was being made goes with it, or with its machine; a finished one stays."""
     found = await cloud.create()
     await archive(cloud, found["id"])
     task = await begun(cloud, found["id"])
-    await cloud.call("DELETE", f"/workspace/{found['id']}")
+    path = f"/workspace/{found['id']}"
+    await cloud.call("DELETE", f"{path}/lifecycle" if destroyed else path)
     with pytest.raises(AssertionError):
         await task
-    await cloud.gone(found["id"])
+    if not destroyed:
+        await cloud.gone(found["id"])
     await eventually(lambda: len(stored(cloud.world)) == 1)
     assert [row["version"] for row in await listed(cloud, found["id"])] == [1]
 

@@ -19,7 +19,7 @@ from bastide.depot.place import depot_of
 from bastide.depot.s3 import S3Depot
 from bastide.settings import Archives, Settings
 
-SHORT = timedelta(seconds=1)
+SHORT = timedelta(milliseconds=300)
 
 
 class TestDirectory(DepotSuite):
