@@ -18,9 +18,14 @@ TIMEOUT = 5.0
 
 
 async def tell(
-    address: str, token: str, what: str, document: Mapping[str, object] | None = None
+    address: str,
+    token: str,
+    what: str,
+    document: Mapping[str, object] | None = None,
+    *,
+    seconds: float = TIMEOUT,
 ) -> None:
-    """`POST /control/WHAT`, its answer read and dropped.
+    """`POST /control/WHAT`, its answer read and dropped, all within `seconds`.
 
     Raises:
         BootFailed: the agent does not answer as it must.
@@ -29,9 +34,9 @@ async def tell(
     headers = {"authorization": f"Bearer {token}", "connection": "close"}
     try:
         async with (
-            asyncio.timeout(TIMEOUT),
+            asyncio.timeout(seconds),
             # plain HTTP only: reading the certificates that TLS would need takes 20 ms
-            httpx.AsyncClient(trust_env=False, verify=False, timeout=TIMEOUT) as http,  # noqa: S501
+            httpx.AsyncClient(trust_env=False, verify=False, timeout=seconds) as http,  # noqa: S501
             http.stream("POST", url, json=dict(document or {}), headers=headers) as answer,
         ):
             if answer.status_code != httpx.codes.OK:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from bastide.domain.machine import RUNTIME_PORT, SSH_PORT, MachineSpec
 from bastide.domain.network import NetworkPolicy
-from bastide.node.agent import tell
+from bastide.node.agent import TIMEOUT, tell
 from bastide.node.machines.boot import boot_document
 from bastide.node.machines.host import Host
 from bastide.node.snapshots import SnapshotRecord
@@ -32,6 +32,8 @@ async def renew(
     snapshot: SnapshotRecord,
     record: BootRecord,
     going_on: Mapping[str, object] | None = None,
+    *,
+    seconds: float = TIMEOUT,
 ) -> None:
     """Make the agent that came back the agent of the boot `record`.
 
@@ -43,4 +45,4 @@ async def renew(
     told = spec.model_copy(update={"env": {}, "cmd": None})
     document = json.loads(boot_document(told, record.boot_id, record.token))
     told_all = {**document, **(going_on or {})}
-    await tell(str(host.network.address(spec.id)), snapshot.boot.token, "renew", told_all)
+    await tell(str(host.network.address(spec.id)), snapshot.boot.token, "renew", told_all, seconds=seconds)

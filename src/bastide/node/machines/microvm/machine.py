@@ -39,7 +39,10 @@ from bastide.node.store import BootRecord, read, write
 MIB = 1024 * 1024
 _SHAPE = "shape.json"
 _END_TIMEOUT = 10.0
-_ADOPT_TIMEOUT = 10.0
+_ADOPT_TIMEOUT = 30.0
+_AGENT_TIMEOUT, _RENEW_TIMEOUT = 20.0, 60.0
+"""Seconds for an agent's answer; an emulated one on a busy host takes its time."""
+
 _STILL = {"paused", "postmigrate", "finish-migrate", "save-vm"}
 _log = structlog.get_logger(__name__)
 
@@ -255,7 +258,7 @@ class MicroVm(Machine):
         """Tell the agent the time, which stood still with its guest, and fresh randomness."""
         address = self._host.network.address(self.id)
         try:
-            await tell(str(address), record.token, "wake", going_on())
+            await tell(str(address), record.token, "wake", going_on(), seconds=_AGENT_TIMEOUT)
         except BootFailed as error:  # it may be busy, or was ended; its guest goes on
             _log.info("machine.agent_silent", workspace=self.id, reason=error.message)
 
@@ -341,7 +344,9 @@ class MicroVm(Machine):
                 await memory.load(qmp, images)
                 await qmp.run("cont")
             with clock.stage("agent"):
-                await renewal.renew(self._host, spec, snapshot, record, going_on())
+                await renewal.renew(
+                    self._host, spec, snapshot, record, going_on(), seconds=_RENEW_TIMEOUT
+                )
                 await self._host.network.apply(self.id, spec.network)
             return self._ready(record, clock)
         except BaseException:
