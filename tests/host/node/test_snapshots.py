@@ -185,11 +185,11 @@ async def test_the_agent_is_out_of_reach_until_it_has_its_new_tokens(
     await node.captures.take(MACHINE, SnapshotAfter.STOP)
     reached: list[str] = []
 
-    async def told(address: str, *arguments: Any) -> None:
+    async def told(address: str, *arguments: Any, **options: Any) -> None:
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(address, 9990)
         reached.append(address)
-        await tell(address, *arguments)
+        await tell(address, *arguments, **options)
 
     monkeypatch.setattr(renewal, "tell", told)
     restored = await node.captures.bring_back(SPEC)

@@ -45,4 +45,6 @@ async def renew(
     told = spec.model_copy(update={"env": {}, "cmd": None})
     document = json.loads(boot_document(told, record.boot_id, record.token))
     told_all = {**document, **(going_on or {})}
-    await tell(str(host.network.address(spec.id)), snapshot.boot.token, "renew", told_all, seconds=seconds)
+    await tell(
+        str(host.network.address(spec.id)), snapshot.boot.token, "renew", told_all, seconds=seconds
+    )
