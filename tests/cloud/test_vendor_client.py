@@ -44,11 +44,11 @@ def test_vendor_client_with_a_kernel_of_its_own(cloud: Cloud) -> None:
     run_session(cloud, "microvm.mjs")
 
 
-def run_session(cloud: Cloud, script: str) -> None:
-    """Run a script of the vendor's client; it must succeed."""
+def run_session(cloud: Cloud, script: str, **more: str) -> None:
+    """Run a script of the vendor's client; it must succeed. `more` are variables for it."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed (script/test installs them)")
-    environment = {**os.environ, **cloud.environment}
+    environment = {**os.environ, **cloud.environment, **more}
     lock = SESSION / "package-lock.json"
     installed = SESSION / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
