@@ -78,6 +78,13 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
     assert.equal(await shell('cat /root/note; kill -0 $(cat /root/pid)'), 'kept');
   });
 
+  it('takes other sizes by a start', async () => {
+    await client.workspaces.resources.update(id, { memory_mb: 192, apply: true });
+    assert.equal(await status(), 'running');
+    const kib = Number(await shell("awk '/MemTotal/ {print $2}' /proc/meminfo"));
+    assert.ok(kib > 128 * 1024 && kib < 192 * 1024, `${kib}`);
+  });
+
   it('stops, starts with its files, and is deleted', async () => {
     await client.workspaces.stop(id);
     assert.equal(await status(), 'stopped');
