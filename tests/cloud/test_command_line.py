@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from typing import Any
 
 import pytest
 from tests.cloud.cloud import Cloud
@@ -43,6 +44,38 @@ def test_a_session(cloud: Cloud) -> None:
     gone = cloud.run("workspace", "get", identifier, check=False)
     assert gone.returncode == 1
     assert "not_found" in gone.stderr
+
+
+def test_a_life(cloud: Cloud, workspace: Workspace) -> None:
+    """Every call of a life, each with its outcome for programs, long ones with their progress."""
+    own = workspace.id
+
+    def ws(*args: str) -> Any:
+        return cloud.json("workspace", *args)
+
+    assert ws("pause", own)["status"] == "paused"
+    assert ws("resume", own)["status"] == "running"
+    assert ws("ttl", own, "1h", "--action", "pause")["ttl"] == "1h"
+    assert ws("ping", own)["ttl_expires_at"]
+    assert ws("ttl", own, "off", "--restart", "on-failure")["restart_policy"] == "on-failure"
+    assert ws("resize", own, "--memory", "640")["resources"]["memory_mb"] == 640
+    assert ws("lifecycle", own)["mode"] == "permanent"
+    told = json.loads(cloud.run("workspace", "details", own).stdout)
+    assert told["lifecycle"]["status"] == told["workspace"]["status"] == "running"
+    taken = cloud.run("workspace", "snapshot", own, "--json")
+    assert json.loads(taken.stdout)["size_bytes"] > 0
+    assert "capturing" in taken.stderr
+    assert ws("stop", own)["status"] == "stopped"
+    assert ws("restore", own, "--yes")["size_bytes"] > 0
+    assert ws("restart", own)["ready"]
+    assert ws("destroy", own, "--yes")["status"] == "stopped"
+    assert own in [each["id"] for each in ws("archived")]
+    assert ws("start", own)["ready"]
+    refused = cloud.run("workspace", "retry", own, check=False)
+    assert refused.returncode == 1
+    assert "only a failed creation" in refused.stderr
+    assert cloud.json("quota")["current_workspaces"] >= 1
+    assert cloud.json("estimate", "--cpus", "2")["max"] > 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
