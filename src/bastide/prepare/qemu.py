@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -59,7 +60,11 @@ def ensure_qemu(state_dir: Path, say: Callable[[str], None]) -> Path:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as scratch:
             ready = Path(scratch) / "ready"
             _lay_out(files, ready)
-            ready.rename(final)
+            try:
+                ready.rename(final)
+            except OSError:
+                if not final.is_dir():  # else somebody else was faster
+                    raise
     _point(home, final)
     version = read_version(final)
     if version is None or not version.at_least(FLOOR):
@@ -110,7 +115,7 @@ def _digest(files: list[Path]) -> str:
 
 def _point(home: Path, built: Path) -> None:
     """Make the link name the directory in one step. Others stay: a machine may run from them."""
-    link = home / f".{HOME}"
+    link = home / f".{HOME}.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(built.name)
     link.replace(home / HOME)
