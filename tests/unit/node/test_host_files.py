@@ -82,10 +82,10 @@ def test_cgroup_v1(tmp_path: Path) -> None:
     assert isinstance(found, cgroups.CgroupsV1)
     assert found.usage(machine) == cgroups.Usage(2.5, 700, 7, 300)
     assert found.oom_kills(machine) == 2
-    assert not found.limits_cores
+    without = found.limits_cores
     write(tmp_path / "cpuset/cpuset.cpus", "0-3\n")
     write(tmp_path / "cpuset/b" / machine / "cpuset.cpus", "2\n")
-    assert found.limits_cores
+    assert (without, found.limits_cores) == (False, True)
     assert found.cores(machine) == "2\n"
     assert found.oom_kills("ws_ffffffff") == 0
     assert found.known() == {machine}
@@ -110,10 +110,10 @@ def test_cgroup_v2(tmp_path: Path) -> None:
     assert found.usage(machine) == cgroups.Usage(1.5, 4000, 3, 1000)
     assert found.oom_kills(machine) == 1
     assert found.processes(machine) == {12, 34}
-    assert not found.limits_cores
+    without = found.limits_cores
     write(tmp_path / "cgroup.controllers", "cpu cpuset memory pids\n")
     write(directory / "cpuset.cpus", "0-1\n")
-    assert found.limits_cores
+    assert (without, found.limits_cores) == (False, True)
     assert found.cores(machine) == "0-1\n"
     assert found.known() == {machine}
 
