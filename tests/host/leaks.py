@@ -15,10 +15,12 @@ from pathlib import Path
 from bastide.node import loop
 from bastide.node.cgroups import detect
 from bastide.node.mounts import mounted
+from bastide.node.network import chains
 from bastide.settings import Settings
 
 Traces = dict[str, set[str]]
 _DEADLINE = 10.0
+_REMEMBERED = {chains.ACTIVE, chains.CONNECTIONS, chains.LOGGED, chains.QUESTIONS, chains.REFUSED}
 
 
 def traces(settings: Settings) -> Traces:
@@ -87,7 +89,10 @@ def _links(settings: Settings) -> set[str]:
 
 
 def _elements(settings: Settings) -> set[str]:
-    """Chains and set elements of the node's table that name an address of its subnet."""
+    """Chains and set elements of the node's table that name an address of its subnet.
+
+    What the table itself remembers of packets is no leak: it goes at the next sweep.
+    """
     done = subprocess.run(
         ["nft", "list", "table", "inet", settings.network.table],
         capture_output=True,
@@ -95,9 +100,16 @@ def _elements(settings: Settings) -> set[str]:
         check=False,
     )
     prefix = str(settings.network.subnet.network_address).rsplit(".", 1)[0] + "."
+    lines, memory = [], False
+    for line in done.stdout.splitlines():
+        words = line.split()
+        if words[:1] in (["set"], ["chain"], ["map"]):
+            memory = words[1] in _REMEMBERED
+        if not memory:
+            lines.append(line)
     return {
         word
-        for line in done.stdout.splitlines()
+        for line in lines
         for word in line.replace(",", " ").split()
         if word.startswith(prefix) and word not in {str(settings.network.subnet), f"{prefix}1"}
     }
