@@ -23,6 +23,12 @@ class EngineContract:
         assert found.tier_reason
         assert spec.image in {image.id for image in await engine.images()}
 
+    async def test_an_image_is_had(self, engine: Engine, spec: MachineSpec) -> None:
+        """Having one that is there is harmless, and tells what it is."""
+        told: list[str] = []
+        found = await engine.pull(spec.image, None, told.append)
+        assert found.ready
+
     async def test_create_reserves_without_booting(self, engine: Engine, spec: MachineSpec) -> None:
         """Create gives an address and boots nothing; a repeat gives the same address."""
         first = await engine.create(spec)

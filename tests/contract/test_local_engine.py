@@ -11,7 +11,7 @@ from tests.contract.engine import EngineContract
 from tests.fakes.engine import FakeEngine
 from tests.fakes.node import fake_node
 
-from bastide.domain.machine import MachineSpec, Resources
+from bastide.domain.machine import MachineSpec, RegistryAuth, Resources
 from bastide.engine.contract import (
     Engine,
     EngineError,
@@ -112,4 +112,20 @@ async def test_a_strange_answer_is_an_error(tmp_path: Path, body: bytes) -> None
         local = LocalEngine(tmp_path / "node.sock")
         with pytest.raises(EngineError, match="same version"):
             await local.poll()
+        await local.close()
+
+
+async def test_progress_and_failures_of_an_image_arrive(tmp_path: Path) -> None:
+    """Each line is told; the code of a failure is the node's; credentials go along."""
+    socket, fake, told = tmp_path / "node.sock", FakeEngine(), list[str]()
+    fake.pull_failures["a.example/b:1"] = "image_denied"
+    auth = RegistryAuth(username="me", password="secret")
+    async with fake_node(socket, fake):
+        local = LocalEngine(socket)
+        assert (await local.pull("a.example/c:1", auth, told.append)).ready
+        assert told == ["fetching: 1.0 of 2.0 MiB"]
+        with pytest.raises(EngineError) as refused:
+            await local.pull("a.example/b:1", None, told.append)
+        assert refused.value.code == "image_denied"
+        assert fake.pulled == [("a.example/c:1", auth), ("a.example/b:1", None)]
         await local.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from tests.fakes.engine import FakeEngine
 
-from bastide.domain.machine import MachineSpec, Resources, SnapshotAfter
+from bastide.domain.machine import ImageRequest, MachineSpec, Resources, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
 from bastide.engine.contract import EngineError, UnknownMachine, Unsupported
 
@@ -40,6 +41,21 @@ def node_app(engine: FakeEngine) -> FastAPI:  # noqa: C901 - one small handler p
     @app.get("/v1/images")
     async def images() -> Any:
         return {"images": [image.model_dump(mode="json") for image in await engine.images()]}
+
+    @app.post("/v1/images/pull")
+    async def pull(wanted: ImageRequest) -> StreamingResponse:
+        told: list[str] = []
+
+        async def lines() -> AsyncIterator[str]:
+            try:
+                found = await engine.pull(wanted.reference, wanted.auth, told.append)
+                last: dict[str, Any] = {"image": found.model_dump(mode="json")}
+            except EngineError as error:
+                last = {"error": error.code, "message": error.message}
+            for document in (*({"message": text} for text in told), last):
+                yield json.dumps(document) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     @app.get("/v1/machines")
     async def poll() -> Any:

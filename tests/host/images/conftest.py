@@ -16,6 +16,12 @@ from bastide.settings import Images as ImageSettings
 from bastide.settings import Settings
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once."""
+    monkeypatch.setattr("bastide.node.images.registry.PAUSE", 0.01)
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A registry without TLS and login."""

@@ -57,6 +57,7 @@ class Image:
     pressed: str = "gzip"
     architecture: str = field(default_factory=architecture)
     diff_ids: list[str] | None = None
+    _pressed: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def blobs(self) -> dict[str, bytes]:
@@ -120,6 +121,12 @@ class Image:
         return f"+{self.pressed}" if self.pressed else ""
 
     def _press(self, content: bytes) -> bytes:
+        key = digest(content)
+        if key not in self._pressed:
+            self._pressed[key] = self._really_press(content)
+        return self._pressed[key]
+
+    def _really_press(self, content: bytes) -> bytes:
         if self.pressed == "gzip":
             return gzip.compress(content, 1, mtime=0)
         if self.pressed == "zstd":

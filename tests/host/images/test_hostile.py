@@ -134,7 +134,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("content", "reserve"),
-    [(os.urandom(20_000_000), 0), (bytes(30_000_000), 0), (bytes(8_000_000), 6)],
+    [(os.urandom(13_000_000), 0), (bytes(20_000_000), 0), (bytes(8_000_000), 6)],
     ids=["no room for the layers", "no room for the tree", "the reserve is kept"],
 )
 async def test_a_full_disk(

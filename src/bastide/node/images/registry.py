@@ -42,6 +42,8 @@ from bastide.node.images.passage import Passage
 _HUB_API = "registry-1.docker.io"
 """Where the registry that calls itself docker.io answers."""
 _TRIES = 4
+PAUSE = 0.25
+"""Seconds before the second try; each further pause is twice as long."""
 _MOST_REDIRECTS = 5
 _MOST_TOKEN = 256 * 1024
 _SILENCE = 30.0
@@ -107,7 +109,7 @@ class Registry:
             except RegistryUnavailable:
                 if attempt == _TRIES - 1:
                     raise
-                await asyncio.sleep(0.25 * 2**attempt)
+                await asyncio.sleep(PAUSE * 2**attempt)
             else:
                 kind = answer.headers.get("content-type", "").partition(";")[0].strip()
                 return kind, content
@@ -148,7 +150,7 @@ class Registry:
                     # one that brings something each time is not given up
                     if attempt == _TRIES - 1 and draft.have == before:
                         raise
-                    await asyncio.sleep(0.25 * 2**attempt)
+                    await asyncio.sleep(PAUSE * 2**attempt)
             else:
                 raise RegistryUnavailable(f"{self.host} breaks off again and again")
             await asyncio.to_thread(draft.finish)
