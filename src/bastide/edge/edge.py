@@ -83,11 +83,20 @@ class Edge:
         entry = GatewayEntry(workspace_id, address, generation, state, raw_token)
         if not entry.inside(self._subnet):
             raise GatewayEntryError(f"{entry.address} is no address of a workspace")
-        self._lines[workspace_id] = entry.line()
+        line = entry.line()
+        if self._lines.get(workspace_id) == line and self._settled:
+            return
+        self._lines[workspace_id] = line
         try:
             await self._store()
         finally:  # a full disk must not keep open what was closed
             await self._tell(workspace_id)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether file and HAProxy have all that is wanted, and nobody is at it."""
+        busy = self._writing.locked() or self._telling.locked() or self._behind.is_set()
+        return not busy and self._written == self._wanted
 
     async def withdraw(self, workspace_id: str) -> None:
         """Forget a workspace: its tokens get 404. An unknown one is forgotten already.
