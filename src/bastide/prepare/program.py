@@ -27,7 +27,8 @@ class Program:
     """The program `usr/sbin/NAME` of the package `name`, kept as `state_dir/runtime/LINK/NAME`.
 
     `purpose` begins each line of progress. `read` says the version of what a command starts;
-    it must be `floor` or newer.
+    it must be `floor` or newer. `replaced` are strings in it that others of the same length are
+    put in the place of: where it looks for something cannot always be told otherwise.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Program:
     purpose: str
     floor: str
     read: Callable[..., ProgramVersion | None]
+    replaced: tuple[tuple[bytes, bytes], ...] = ()
 
     def ensure(self, state_dir: Path, say: Callable[[str], None]) -> Path:
         """Have the program and return its path.
@@ -48,6 +50,7 @@ class Program:
         program = home / self.link / self.name
         version = self.read(program)
         if version and version.at_least(self.floor):
+            self._adjust(program)
             say(f"{self.purpose}: {self.name} {version.text} is there")
             return program
         home.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -94,6 +97,7 @@ class Program:
                 )
             shutil.copy2(path, libraries / path.name, follow_symlinks=True)
         shutil.copy2(program, ready / self.name)
+        self._adjust(ready / self.name)
         version = self.read(libraries / loader.name, "--library-path", libraries, program)
         if version is None:
             raise PrepareError(f"{self.name} does not start on this host")
@@ -111,6 +115,20 @@ class Program:
         shutil.rmtree(final, ignore_errors=True)
         ready.rename(final)
         return final
+
+    def _adjust(self, program: Path) -> None:
+        """Replace strings in the program, in one step; what is replaced already stays."""
+        content = before = program.read_bytes()
+        for old, new in self.replaced:
+            if len(old) != len(new):
+                raise ValueError(f"{old!r} and {new!r} are not of one length")
+            content = content.replace(old + b"\0", new + b"\0")
+        if content == before:
+            return
+        draft = program.with_name(f".{program.name}")
+        draft.write_bytes(content)
+        draft.chmod(0o755)
+        draft.replace(program)
 
     def _point(self, home: Path, built: Path) -> None:
         """Make the link name the new directory in one step, and drop the others."""

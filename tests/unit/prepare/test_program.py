@@ -69,3 +69,20 @@ def test_versions_are_compared_by_their_numbers() -> None:
     assert ProgramVersion("1.10", (1, 10)).at_least("1.9")
     assert ProgramVersion("4.2.1", (4, 2, 1)).at_least("4.2")
     assert not ProgramVersion("4.1.9", (4, 1, 9)).at_least("4.2")
+
+
+def test_strings_are_replaced_once_and_for_all(tmp_path: Path) -> None:
+    """Whole strings only, of one length, in one step; what is done is left alone."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF /run/x\0 and /run/x.old\0")
+    program.chmod(0o755)
+    made = Program("program", "link", "a test", "1", read, ((b"/run/x", b"/dev/x"),))
+    made._adjust(program)
+    assert program.read_bytes() == b"\x7fELF /dev/x\0 and /run/x.old\0"
+    assert program.stat().st_mode & 0o777 == 0o755
+    before = program.stat().st_ino
+    made._adjust(program)
+    assert program.stat().st_ino == before
+    wrong = Program("program", "link", "a test", "1", read, ((b"/run", b"/device"),))
+    with pytest.raises(ValueError, match="one length"):
+        wrong._adjust(program)
