@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tarfile
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.cloud.cloud import RUNNING, Cloud
+from tests.cloud.processes import kill, until_whole
 from tests.cloud.test_vendor_client import run_session
 from tests.host.images.made import Image, entry, layer
 from tests.host.images.registry import PASSWORD, USER, Registry
@@ -148,6 +150,31 @@ def test_a_workspace_that_cannot_have_its_image_says_why(
         cloud.run("image", "logout", registry.address)
         client.workspaces.delete(failed.id)
     until_removed(cloud, reference)
+    assert cloud.run("image", "gc").stdout.startswith("removed: ")
+
+
+def test_a_creation_outlives_the_node_and_the_api(
+    cloud: Cloud, client: Bastide, registry: Registry, auth: dict[str, str]
+) -> None:
+    """Both are killed while the registry keeps them waiting; then it answers, and all is well."""
+    reference = push(registry, auth, system(), "team/patient:1")
+    registry.kill()
+    host, port = registry.address.split(":")
+    with socket.create_server((host, int(port))) as silent:  # takes calls and says nothing
+        made = client.workspaces.create(
+            reference, image_auth=auth, memory_mb=128, disk_size_mb=64, wait=False
+        )
+        silent.settimeout(60)
+        silent.accept()[0].close()  # the node has asked once, and will ask again
+        asked, _ = silent.accept()
+        until_whole(cloud, kill(cloud, ["node", "api"]))
+        asked.close()
+    registry.start()
+    try:
+        assert client.workspaces.wait_ready(made.id, timeout=120).ready
+    finally:
+        client.workspaces.delete(made.id)
+    until_removed(cloud, reference)
 
 
 def test_the_vendor_client_and_images(
@@ -173,7 +200,10 @@ def test_an_imported_image_is_in_the_catalogue(
     archive.write_bytes(system(entry("etc/motto", b"mine")).archive)
     assert cloud.run("image", "import", str(archive), "--name", name).stdout == f"{name}\n"
     try:
-        assert [one.id for one in client.images.list(search=name)] == [name]
+        deadline = time.monotonic() + 60
+        while [one.id for one in client.images.list(search=name)] != [name]:
+            assert time.monotonic() < deadline, "it is not in the catalogue"
+            time.sleep(0.1)
         made = client.workspaces.create(name, memory_mb=128, disk_size_mb=64)
         runtime = client.workspaces.runtime(made.id)
         assert runtime.exec.run(["cat", "/etc/motto"]).check().stdout == "mine"

@@ -127,5 +127,8 @@ async def test_progress_and_failures_of_an_image_arrive(tmp_path: Path) -> None:
         with pytest.raises(EngineError) as refused:
             await local.pull("a.example/b:1", None, told.append)
         assert refused.value.code == "image_denied"
-        assert fake.pulled == [("a.example/c:1", auth), ("a.example/b:1", None)]
+        fake.pull_failures["a.example/b:1"] = "interrupted"
+        with pytest.raises(EngineUnavailable):  # it is asked again
+            await local.pull("a.example/b:1", None, told.append)
+        assert fake.pulled[:2] == [("a.example/c:1", auth), ("a.example/b:1", None)]
         await local.close()

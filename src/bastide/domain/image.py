@@ -117,6 +117,9 @@ class ImageManifest(BaseModel):
 FAILURES = frozenset({"image_not_found", "image_denied", "image_refused", "registry_unavailable"})
 """Codes of an image that cannot be had, as the node and `provisioning.error` have them."""
 
+INTERRUPTED = "interrupted"
+"""Code of an image that was not finished because the node ends: asked again, it goes on."""
+
 _DEBIAN = ("ca-certificates", "curl", "iproute2", "less", "nano", "procps", "python3")
 RECIPES: tuple[ImageRecipe, ...] = (
     ImageRecipe(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bastide.domain.image import INTERRUPTED
 from bastide.domain.machine import (
     Capabilities,
     ImageInfo,
@@ -109,6 +110,8 @@ class LocalEngine(Engine):
                     said = _parse(_Progress, line)
                     if said.image is not None:
                         return said.image
+                    if said.error == INTERRUPTED:
+                        raise EngineUnavailable(said.message)
                     if said.error is not None:
                         raise EngineError(said.error, said.message)
                     tell(said.message)

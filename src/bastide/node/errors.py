@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from bastide.domain.image import INTERRUPTED
 from bastide.domain.machine import MEMORY_IN_USE
 
 
@@ -96,6 +97,13 @@ class RegistryUnavailable(NodeError):  # noqa: N818
     """The registry cannot be reached or breaks off; the same may succeed later."""
 
     code = "registry_unavailable"
+    status = 503
+
+
+class Interrupted(NodeError):  # noqa: N818
+    """The node ends, or the work was given up; the same may be asked again."""
+
+    code = INTERRUPTED
     status = 503
 
 

@@ -16,6 +16,8 @@ from bastide.services.failures import engine_failures
 from bastide.settings import Images
 
 FRESH = 10.0
+LISTED = 1.0
+"""Seconds a list may be old: whoever has just imported an image looks for it there."""
 DEFAULT_IMAGE = "debian-12"
 _CATEGORIES = {
     "os": "Operating systems",
@@ -38,11 +40,11 @@ class _Remembered(Generic[_T]):
         self._at = 0.0
         self._asking = asyncio.Lock()
 
-    async def get(self, *, fresh: bool = False) -> _T:
+    async def get(self, *, fresh: bool = False, within: float = FRESH) -> _T:
         asked = time.monotonic()
         async with self._asking:
             # Whoever waited here while another asked takes that answer.
-            since = asked if fresh else time.monotonic() - FRESH
+            since = asked if fresh else time.monotonic() - within
             if self._answer is not None and self._at >= since:
                 return self._answer
             try:
@@ -165,7 +167,7 @@ class Catalogue:
             category: an id of a category, or `all`.
         """
         with engine_failures():
-            images = await self._images.get()
+            images = await self._images.get(within=LISTED)
         words = (text or "").lower().split()
         found = [
             _shape(image)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-from bastide.node.errors import NodeError
+from bastide.node.errors import Interrupted
 
 MOST_OFTEN = 0.4
 """Seconds between two lines of progress."""
@@ -59,7 +59,7 @@ class Work:
         try:
             self._task.result()
         except asyncio.CancelledError:
-            raise NodeError("the work on the image was given up; try again") from None
+            raise Interrupted("the work on the image was given up; try again") from None
 
     async def result(self) -> str:
         """What it made; only after `follow` has ended."""
