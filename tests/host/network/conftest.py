@@ -67,9 +67,15 @@ async def _network(tmp_path: Path) -> AsyncIterator[Network]:
     assert leftovers() == []
 
 
+@pytest.fixture(name="taps")
+def _taps() -> bool:
+    """Whether machines are linked by taps, all of them in a drill; a module may say otherwise."""
+    return os.environ.get("BASTIDE_TEST_TAPS") == "1"
+
+
 @pytest.fixture(name="stage")
-async def _stage(network: Network, outside: Guest) -> AsyncIterator[Stage]:
-    stage = Stage(network, outside)
+async def _stage(network: Network, outside: Guest, taps: bool) -> AsyncIterator[Stage]:  # noqa: FBT001
+    stage = Stage(network, outside, taps=taps)
     yield stage
     await stage.clear()
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bastide.domain.network import NetworkPolicy
-from bastide.node.network import Network
+from bastide.node.network import Network, tap
+
+from .pump import Wire
 
 GUEST = Path(__file__).with_name("guest.py")
 NAMES = Path(__file__).with_name("nameserver.py")
@@ -155,21 +157,35 @@ class NameServer:
 class Stage:
     """Makes machines on a network and clears them away."""
 
-    def __init__(self, network: Network, internet: Guest) -> None:
+    def __init__(self, network: Network, internet: Guest, *, taps: bool = False) -> None:
         self.network = network
         self.internet = internet
         self.machines: list[Machine] = []
+        self._taps = taps
+        self._wires: list[Wire] = []
 
     async def machine(self, policy: NetworkPolicy | None = None, *, serve: int = 80) -> Machine:
         """A new attached machine that listens on a port."""
         machine = Machine(self.network, f"ws_{len(self.machines):08x}")
         self.machines.append(machine)
-        await self.network.attach(machine.name, machine.pid, policy or NetworkPolicy())
+        if self._taps:
+            await self._wire(machine, policy or NetworkPolicy())
+        else:
+            await self.network.attach(machine.name, machine.pid, policy or NetworkPolicy())
         machine.serve(port=serve)
         return machine
 
+    async def _wire(self, machine: Machine, policy: NetworkPolicy) -> None:
+        """Attach it as a machine with a kernel of its own is, by a tap."""
+        descriptor = tap.opened()
+        await self.network.attach_tap(machine.name, descriptor, policy)
+        place = self.network.place(machine.name)
+        self._wires.append(Wire(descriptor, machine.pid, place))
+
     async def clear(self) -> None:
         """Detach and end every machine."""
+        while self._wires:
+            self._wires.pop().close()
         for machine in self.machines:
             await self.network.detach(machine.name)
             self.network.release(machine.name)

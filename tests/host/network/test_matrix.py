@@ -22,6 +22,13 @@ SOURCES = ("internet", "other", "linked", "user", "api", "edge")
 POLICIES = ("default", "public", "port", "link", "both")
 
 
+@pytest.fixture(name="taps", params=[False, True], ids=["veth", "tap"])
+def _taps(request: pytest.FixtureRequest) -> bool:
+    """Both kinds of link: a machine with a kernel of its own has a tap."""
+    kind: bool = request.param
+    return kind
+
+
 @pytest.fixture(name="users")
 def _users() -> Iterator[dict[str, Guest]]:
     found = {
