@@ -193,17 +193,17 @@ class Pipeline(ABC):
     async def run(self) -> None:
         """Work until cancelled."""
         workers = self.tools.queue.workers
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                workers.update(dict.fromkeys(self.kinds, self))
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            workers.update(dict.fromkeys(self.kinds, self))
+            try:
                 with self.tools.queue.bell.listening(*self.kinds) as ring:
                     await self._look_for_work(tasks, ring)
-        finally:
-            self._tasks = None
-            for kind in self.kinds:
-                if workers.get(kind) is self:
-                    del workers[kind]
+            finally:
+                self._tasks = None
+                for kind in self.kinds:
+                    if workers.get(kind) is self:
+                        del workers[kind]
 
     async def _look_for_work(self, tasks: asyncio.TaskGroup, ring: asyncio.Event) -> None:
         """Take what is free, whenever the bell rings."""

@@ -25,7 +25,7 @@ from bastide.settings import Settings
 from bastide.store.clock import database_time
 from bastide.store.operations import Operations
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 @dataclass
