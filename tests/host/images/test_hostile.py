@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +86,32 @@ async def test_a_hostile_image_is_refused(
     assert isinstance(told.value, ImageRefused)
     assert not list(bench.images.directory.glob("*.json"))
     assert bench.left() == set()
+
+
+PLANTED = """
+import sys
+from pathlib import Path
+from bastide.node.images.layers import inside
+tree, folder = Path(sys.argv[1]), Path(sys.argv[2])
+place = tree / str(folder).lstrip("/")
+place.mkdir(parents=True)
+(place / "colorsys.py").write_text("print('a stranger runs')")
+with inside(tree):
+    try:
+        import colorsys
+    except ModuleNotFoundError:
+        print("refused")
+import colorsys
+print("found outside")
+"""
+
+
+def test_no_code_of_an_image_runs(tmp_path: Path) -> None:
+    """Python's own library inside the tree is never taken for Python's."""
+    library = os.path.dirname(os.__file__)  # noqa: PTH120
+    argv = [sys.executable, "-c", PLANTED, str(tmp_path / "tree"), library]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\nfound outside\n"
 
 
 async def test_links_stay_inside(bench: Bench, registry: Registry) -> None:

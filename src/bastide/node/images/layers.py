@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +34,14 @@ _DROPPED_XATTRS = ("user.overlay.",)
 
 @contextmanager
 def inside(tree: Path) -> Iterator[None]:
-    """Have `tree` for a root within the block. Only for a process of one thread."""
+    """Have `tree` for a root within the block. Only for a process of one thread.
+
+    Nothing is imported meanwhile: Python would find its own library in the tree, as a stranger
+    wrote it.
+    """
     outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    finders = sys.meta_path[:]
+    sys.meta_path.clear()
     try:
         os.chroot(tree)
         os.chdir("/")
@@ -44,6 +51,7 @@ def inside(tree: Path) -> Iterator[None]:
             os.fchdir(outside)
             os.chroot(".")
     finally:
+        sys.meta_path[:] = finders
         os.close(outside)
 
 
