@@ -281,6 +281,7 @@ class Workspaces:
                 "ready": False,
                 "runtime_enabled": False,
                 "raw_token": None,
+                "image_auth": None,
                 "ssh": {},
                 "lease_expires_at": None,
                 "config": {},

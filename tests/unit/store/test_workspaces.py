@@ -140,7 +140,13 @@ async def test_deleted_workspaces_are_gone_and_free_their_names(database: Databa
     """After deletion nothing finds the row, its secrets are gone, its slug and key are free."""
     account = await add_account(database)
     made = await add_workspace(
-        database, account, slug="mine", idempotency_key="k", raw_token="ab" * 16, config={"env": {}}
+        database,
+        account,
+        slug="mine",
+        idempotency_key="k",
+        raw_token="ab" * 16,
+        config={"env": {}},
+        image_auth={"username": "", "password": "secret"},
     )
     async with database.write() as session:
         assert await Workspaces(session).mark_deleted(made.id)
@@ -154,7 +160,7 @@ async def test_deleted_workspaces_are_gone_and_free_their_names(database: Databa
         assert await rows.count(Filter()) == 0
         hidden = await session.get(Workspace, made.id)
     assert hidden is not None
-    assert (hidden.raw_token, hidden.config) == (None, {})
+    assert (hidden.raw_token, hidden.config, hidden.image_auth) == (None, {}, None)
     again = await add_workspace(database, account, slug="mine", idempotency_key="k")
     async with database.read() as session:
         found = await Workspaces(session).by_idempotency_key(account.id, "k")
