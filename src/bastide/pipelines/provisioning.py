@@ -21,7 +21,8 @@ class Provisioning(Pipeline):
     """Makes and boots new workspaces. One that fails leaves its record with the error only."""
 
     kinds = (OperationKind.PROVISION,)
-    concurrency = 32
+    # Images are pulled within: a slow registry must not hold up the creations of others.
+    concurrency = 96
 
     def __init__(self, tools: Tools, owner: Owner, backups: Backups) -> None:
         super().__init__(tools, owner)

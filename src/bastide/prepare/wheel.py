@@ -24,7 +24,7 @@ def install_node(requirement: str, tree: Path, scratch: Path) -> str:
         PrepareError: the package cannot be had, or is laid out in an unknown way.
     """
     wheels, room = scratch / "wheels", scratch / "wheel"
-    run(["python3", "-m", "venv", scratch / "venv"])
+    run(["/usr/bin/python3", "-m", "venv", scratch / "venv"])
     run(
         [
             *(scratch / "venv/bin/python", "-m", "pip", "download", "--quiet", "--no-deps"),
