@@ -15,7 +15,7 @@ from tests.host.node.conftest import READY, script, spec
 
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
-from bastide.node.machines.microvm.jail import OVERHEAD_MB
+from bastide.node.machines.microvm.jail import ceiling_mb
 from bastide.node.machines.microvm.machine import MicroVm
 from bastide.node.machines.microvm.qemu import Accelerator
 from bastide.settings import Settings
@@ -128,11 +128,11 @@ async def test_it_has_nothing_but_what_it_was_given(
     mine = {line.rpartition(":")[2] for line in (jailed / "cgroup").read_text().splitlines()}
     assert ground.cgroups.path(SPEC.id) in mine
     usage = ground.cgroups.usage(SPEC.id)
-    assert usage.memory_bytes < (128 + OVERHEAD_MB[Accelerator.TCG]) * MIB
+    assert usage.memory_bytes < ceiling_mb(128, Accelerator.TCG) * MIB
     memory = ground.cgroups.root / "memory" / ground.cgroups.parent / SPEC.id
     if memory.is_dir():
         limit = int((memory / "memory.limit_in_bytes").read_text())
-        assert limit == (128 + OVERHEAD_MB[ground.microvm.accelerator]) * MIB
+        assert limit == ceiling_mb(128, ground.microvm.accelerator) * MIB
         allowed = ground.cgroups.root / "devices" / ground.cgroups.parent / SPEC.id
         rules = [line.split() for line in (allowed / "devices.list").read_text().splitlines()]
         usable = {(kind, number) for kind, number, ways in rules if {"r", "w"} & set(ways)}

@@ -13,7 +13,7 @@ from bastide.node import spawn
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.microvm import jail
 from bastide.node.machines.microvm.console import MOST, Console
-from bastide.node.machines.microvm.jail import OVERHEAD_MB, Jail
+from bastide.node.machines.microvm.jail import Jail, ceiling_mb
 from bastide.node.machines.microvm.qemu import Accelerator
 
 MIB = 2**20
@@ -47,7 +47,7 @@ def test_an_emulated_machine_has_no_device_and_no_right() -> None:
     assert {each["type"] for each in linux["namespaces"]} >= {"pid", "mount", "network", "ipc"}
     assert linux["devices"] == []
     assert linux["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
-    assert linux["resources"]["memory"]["limit"] == (256 + OVERHEAD_MB[Accelerator.TCG]) * MIB
+    assert linux["resources"]["memory"]["limit"] == ceiling_mb(256, Accelerator.TCG) * MIB
     assert linux["resources"]["memory"]["swap"] == linux["resources"]["memory"]["limit"]
     assert linux["resources"]["cpu"]["quota"] == 50_000
     assert linux["seccomp"]["defaultAction"] != "SCMP_ACT_ALLOW"

@@ -109,7 +109,7 @@ class Jail:
 
     def _resources(self, devices: list[dict[str, Any]]) -> dict[str, Any]:
         quota, period = oci.cpu_share(self.cpus)
-        limit = (self.memory_mb + OVERHEAD_MB[self.accelerator]) * MIB
+        limit = ceiling_mb(self.memory_mb, self.accelerator) * MIB
         memory = {"limit": limit, **({"swap": limit} if self.limits_swap else {})}
         allowed = [
             {"allow": True, "type": "c", "major": each["major"], "minor": each["minor"],
@@ -122,6 +122,11 @@ class Jail:
             "memory": memory,
             "pids": {"limit": self._threads},
         }
+
+
+def ceiling_mb(memory_mb: int, accelerator: Accelerator) -> int:
+    """MiB that an emulator may take in all: the guest's, its own, and the host's tables of both."""
+    return memory_mb + OVERHEAD_MB[accelerator] + memory_mb // 256
 
 
 def _kvm(uid: int) -> dict[str, Any]:
