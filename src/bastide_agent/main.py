@@ -23,7 +23,7 @@ from bastide_agent.http.fields import Fields  # noqa: E402
 from bastide_agent.http.server import Server  # noqa: E402
 from bastide_agent.kernel import reseed  # noqa: E402
 from bastide_agent.process import Places  # noqa: E402
-from bastide_agent.runtime import Runtime  # noqa: E402
+from bastide_agent.runtime import Runtime, load  # noqa: E402
 from bastide_agent.ssh.switch import SshSwitch  # noqa: E402
 
 GRACE = 5.0  # seconds between TERM and KILL
@@ -32,6 +32,7 @@ BAD_BOOT = 78  # EX_CONFIG
 
 def main() -> None:
     """Run until the main command ends or SIGTERM comes; exit with the code to tell."""
+    load()  # before the document: a machine may be saved while it waits, and go on from here
     try:
         boot = read_boot()
     except BootError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from bastide_agent.http.router import Router
@@ -26,6 +27,11 @@ FEATURES = (
 )  # fmt: skip
 
 
+def load() -> list[ModuleType]:
+    """Every feature, read in; the first time this is most of what an agent's start takes."""
+    return [import_module(name) for name in FEATURES]
+
+
 class Runtime:
     """What the features share: `places` for processes, and what must end with the server."""
 
@@ -36,8 +42,8 @@ class Runtime:
         self._sleepers: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._lock = asyncio.Lock()
         router = Router()
-        for name in FEATURES:
-            import_module(name).register(router, self)
+        for feature in load():
+            feature.register(router, self)
         self.server = Server(router, port.token)
 
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
