@@ -71,6 +71,28 @@ def test_commands_go_on_and_all_answers_again(
         assert client.workspaces.get(workspace).ready
 
 
+def test_a_machine_with_its_own_kernel_goes_on_too(
+    cloud: Cloud, client: Bastide, make_workspace: Callable[..., Workspace]
+) -> None:
+    """All processes killed at once: its command runs on, and it is paused, resumed and stopped."""
+    workspace = make_workspace(memory_mb=128, config={"driver": "microvm"}).id
+    runtime = client.workspaces.runtime(workspace)
+    script = "while :; do date +%s%N > /root/beat; sleep 0.1; done"
+    with runtime.exec.stream(["sh", "-c", script]) as events:
+        task = _started(events)
+    booted = client.workspaces.info(workspace)
+    assert booted.tier == "microvm"
+    before = beat(client, workspace)
+    until_whole(cloud, kill(cloud, ("supervisor", "node", "resolver", "api", "edge", "bastion")))
+    assert beat(client, workspace) > before
+    assert client.workspaces.runtime(workspace).exec.get(task).status == "running"
+    client.workspaces.pause(workspace)
+    client.workspaces.resume(workspace)
+    assert client.workspaces.runtime(workspace).exec.get(task).status == "running"
+    client.workspaces.stop(workspace)
+    assert client.workspaces.get(workspace).state == "stopped"
+
+
 def test_a_second_cloud_of_the_same_state_is_refused(cloud: Cloud) -> None:
     """`bastide up` beside a running one changes nothing and says so."""
     before = pids(cloud)
