@@ -193,7 +193,7 @@ class Images(Section):
         None, description="certificates (PEM) registries may have, besides those of the system"
     )
     max_unpacked_mb: int = Field(16384, ge=16, description="MiB an image may unpack to")
-    max_entries: int = Field(1_000_000, ge=1000, description="files one image may unpack to")
+    max_entries: int = Field(500_000, ge=1000, description="files one image may unpack to")
     cache_mb: int = Field(
         20480, ge=0, description="MiB of images and layers that are kept though nobody uses them"
     )

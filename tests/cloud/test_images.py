@@ -17,7 +17,7 @@ from tests.cloud.test_vendor_client import run_session
 from tests.host.images.made import Image, entry, layer
 from tests.host.images.registry import PASSWORD, USER, Registry
 
-from bastide.client import Bastide, ProvisioningFailed
+from bastide.client import Bastide, ProvisioningFailed, Runtime
 
 pytestmark = [
     pytest.mark.cloud,
@@ -69,6 +69,17 @@ def push(registry: Registry, auth: dict[str, str], image: Image, name: str) -> s
     return f"{registry.address}/{name}"
 
 
+def said(runtime: Runtime) -> str:
+    """What the main command has written, once it has; it begins when the workspace is ready."""
+    deadline = time.monotonic() + 60
+    while True:
+        done = runtime.exec.run(["cat", "/srv/seen"])
+        if done.exit_code == 0 and done.stdout.endswith("\n"):
+            return done.stdout
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.1)
+
+
 def log_in(cloud: Cloud, registry: Registry, auth: dict[str, str]) -> None:
     """Give the server itself the credentials."""
     cloud.run(
@@ -104,7 +115,7 @@ def test_a_service_image_runs_as_it_says(
     try:
         assert made.image == reference
         runtime = client.workspaces.runtime(made.id)
-        seen = runtime.exec.run(["cat", "/srv/seen"]).check().stdout
+        seen = said(runtime)
         assert seen == "101:102 /srv /home/web from the image\n"
         assert runtime.exec.run(["sh", "-c", "id -u; pwd; ls /old"]).check().stdout == "0\n/srv\n"
         told = cloud.run("workspace", "get", made.id, "--json").stdout
@@ -120,7 +131,7 @@ def test_a_service_image_runs_as_it_says(
         client.workspaces.stop(made.id)
         registry.kill()
         client.workspaces.start(made.id)
-        assert runtime.exec.run(["cat", "/srv/seen"]).check().stdout == seen
+        assert said(runtime) == seen
     finally:
         if registry.process is None:
             registry.start()
