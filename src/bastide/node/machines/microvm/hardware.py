@@ -76,6 +76,7 @@ def _read(cache: Path) -> tuple[list[str], Hardware] | None:
 def _boot(home: Path, kernel: Kernel) -> Hardware:
     loader = next(iter(sorted((home / LIBRARIES).glob("ld-linux-*.so.*"))))
     command = [
+        *("/usr/bin/prlimit", "--core=0"),  # some hypervisors make it abort
         *(str(loader), "--library-path", str(home / LIBRARIES), str(home / BINARY)),
         *("-L", str(home / FIRMWARE), *trial_argv(kernel.vmlinux, kernel.initrd)),
     ]
