@@ -42,7 +42,7 @@ class Emulator:
         """Where it shall print why it cannot start; close it once the emulator has it."""
         here, there = socket.socketpair()
         here.setblocking(False)
-        self._words = Channel(here, self.console.feed)
+        self._words = Channel(here, self._complain)
         return there
 
     def talk(self, *, ready: bool) -> BootPort:
@@ -115,6 +115,11 @@ class Emulator:
             if each is not None:
                 await each.close()
         self._serial = self._words = self.port = self._qmp = None
+
+    def _complain(self, data: bytes) -> None:
+        """Keep what an emulator prints itself, but for what is no trouble."""
+        lines = data.splitlines(keepends=True)
+        self.console.feed(b"".join(line for line in lines if b" info: " not in line))
 
     def _heard(self, event: str, data: dict[str, Any]) -> None:
         told = str(data.get("reason", ""))[:100]
