@@ -20,7 +20,7 @@ from tests.agent.trees import small_project
 SOURCE = Path(__file__).parents[2] / "src"
 CONTROL_TOKEN = "c0" * 32
 RUNTIME_TOKEN = "ab" * 32
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,22 @@ def test_delete_ends_the_whole_session(http: httpx.Client, agent: Agent) -> None
         wire.until_text(type="exit", id=str(number))
 
 
+def in_front(agent: Agent, command: str) -> bool:
+    """Whether the foreground job of one of the agent's terminals is this command."""
+    shells = children(agent.process.pid, "pid")
+    return any(
+        "+" in state and args.strip() == command
+        for shell in shells
+        for state, _, args in (line.partition(" ") for line in children(int(shell), "stat,args"))
+    )
+
+
+def children(pid: int, wanted: str) -> list[str]:
+    """What `ps` tells of the children of a process, a line each."""
+    argv = ["ps", "--no-headers", "-o", wanted, "--ppid", str(pid)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
 def test_control_keys_and_job_control(http: httpx.Client, agent: Agent) -> None:
     """^C interrupts, ^Z stops, bg and fg work: the shell owns its terminal."""
     number = new_terminal(http, "bash", "--norc", "--noediting", "-i")
@@ -218,6 +235,7 @@ def test_control_keys_and_job_control(http: httpx.Client, agent: Agent) -> None:
         press("\x1a", "Stopped")
         assert "Running" in wire.run(number, "bg; jobs")
         press("fg\n", "exec sleep 1000")
+        wait_until(lambda: in_front(agent, "sleep 1000"))  # told before it is given the terminal
         press("\x03", "ready$ ")
         assert "exec" not in wire.run(number, "jobs")
         wire.type(number, "\x04")
