@@ -87,7 +87,7 @@ def docker(root: Path) -> Iterator[Docker]:
         finally:
             process.terminate()
             process.wait()
-            _unmount_below(place)
+            unmount_below(place)
 
 
 def _wait(found: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -103,7 +103,7 @@ def _wait(found: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
             return
 
 
-def _unmount_below(place: Path) -> None:
+def unmount_below(place: Path) -> None:
     """The daemon leaves a mount or two behind."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed(points):

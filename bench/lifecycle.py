@@ -1,10 +1,10 @@
 """Pause, resume, start to a first command, delete, snapshot and restore, as the caller sees them.
 
-Run with `python bench/lifecycle.py [--json] [--count N] [--docker] [--save]` beside a running
-cloud (`eval "$(bastide env)"` first, or as root). Every sample goes through the API, and commands
-through the gateway. As root, where the cloud has a pool, a disk with a gigabyte in it is copied
-there too. `--docker` measures the same with Docker in the same run, on the same root file system:
-`docker pause`, `docker unpause`, and `docker stop`, `start` and `exec`.
+Run with `python bench/lifecycle.py [--json] [--count N] [--docker] [--lxd] [--save]` beside a
+running cloud (`eval "$(bastide env)"` first, or as root). Every sample goes through the API, and
+commands through the gateway. As root, where the cloud has a pool, a disk with a gigabyte in it is
+copied there too. `--docker` and `--lxd` measure the same with Docker and LXD in the same run, on
+the same root file system, through their own command lines (LXD resumes with `lxc start`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from docker_baseline import IMAGE, Docker, DockerMissingError, docker
+from docker_baseline import IMAGE, DockerMissingError, docker
+from lxd_baseline import LxdMissingError, lxd
 from report import Samples, emit, save
 from tti import CPUS, MEMORY_MB, image_root, wait_gone
 
@@ -133,37 +137,68 @@ def _copy(source: Path, target: Path) -> float:
     return milliseconds(lambda: reflink.copy(source, target))
 
 
-def beside_docker(count: int, results: dict[str, Samples]) -> None:
-    """The same with Docker, on the same files."""
+@dataclass(frozen=True)
+class Peer:
+    """Another program that runs a container of the same files, by what it is told."""
+
+    name: str
+    call: Callable[..., str]
+    container: str
+    resume: str
+    stop: tuple[str, ...]
+    remove: tuple[str, ...]
+    separator: tuple[str, ...] = ()
+    """What stands before a command that is to be run."""
+
+    def start(self) -> float:
+        """Milliseconds from the start of the stopped container to the end of its first `true`."""
+        self.call(*self.stop, self.container)
+
+        def begin() -> None:
+            self.call("start", self.container)
+            self.call("exec", self.container, *self.separator, "/bin/true")
+
+        return milliseconds(begin)
+
+    def measure(self, count: int, results: dict[str, Samples]) -> None:
+        """Pause and resume, start to a first command, and removal."""
+        told: dict[str, list[float]] = defaultdict(list)
+        for _ in range(PAUSES // 4):
+            for word in ("pause", self.resume):
+                work = partial(self.call, word, self.container)
+                told[f"{self.name}_{word}"].append(milliseconds(work))
+        keep(told, PAUSES // 4, results)
+        results[f"{self.name}_start_exec"] = Samples([self.start() for _ in range(count)], count)
+        removed = milliseconds(lambda: self.call(*self.remove, self.container))
+        results[f"{self.name}_remove"] = Samples([removed], 1)
+
+
+def beside(wanted: Namespace, count: int, results: dict[str, Samples]) -> None:
+    """The same with others, on the same files.
+
+    Raises:
+        DockerMissingError, LxdMissingError: what is asked for cannot be measured here.
+    """
+    if not wanted.docker and not wanted.lxd:
+        return
     root = image_root()
     if root is None:
         raise DockerMissingError("the image of debian-12 is not mounted on this host")
-    with docker(root) as daemon:
-        told: dict[str, list[float]] = defaultdict(list)
-        name = daemon(
-            "run", "--detach", "--network", "none", "--memory", f"{MEMORY_MB}m",
-            "--cpus", str(CPUS), "--init", IMAGE, "/bin/sleep", "infinity",
-        )  # fmt: skip
-        try:
-            for _ in range(PAUSES // 4):
-                told["docker_pause"].append(milliseconds(lambda: daemon("pause", name)))
-                told["docker_unpause"].append(milliseconds(lambda: daemon("unpause", name)))
-            keep(told, PAUSES // 4, results)
-            again = [docker_start(daemon, name) for _ in range(count)]
-            results["docker_start_exec"] = Samples(again, count)
-        finally:
-            results["docker_rm"] = Samples([milliseconds(lambda: daemon("rm", "--force", name))], 1)
-
-
-def docker_start(daemon: Docker, name: str) -> float:
-    """Milliseconds from `docker start` of a stopped container to the end of `docker exec true`."""
-    daemon("stop", "--time", "1", name)
-
-    def begin() -> None:
-        daemon("start", name)
-        daemon("exec", name, "/bin/true")
-
-    return milliseconds(begin)
+    if wanted.docker:
+        with docker(root) as daemon:
+            name = daemon(
+                "run", "--detach", "--network", "none", "--memory", f"{MEMORY_MB}m",
+                "--cpus", str(CPUS), "--init", IMAGE, "/bin/sleep", "infinity",
+            )  # fmt: skip
+            peer = Peer(
+                "docker", daemon, name, "unpause", ("stop", "--time", "1"), ("rm", "--force")
+            )
+            peer.measure(count, results)
+    if wanted.lxd:
+        with lxd(root) as client:
+            client.launch("bench", MEMORY_MB, CPUS)
+            stop, remove = ("stop", "--force"), ("delete", "--force")
+            Peer("lxd", client, "bench", "start", stop, remove, ("--",)).measure(count, results)
 
 
 def keep(
@@ -182,6 +217,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
     parser.add_argument("--count", type=int, default=30, help="starts and deletions")
     parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
+    parser.add_argument("--lxd", action="store_true", help="measure LXD in the same run")
     parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     arguments = parser.parse_args()
     results: dict[str, Samples] = {}
@@ -190,11 +226,10 @@ def main() -> None:
         starts(client, arguments.count, results)
         snapshots(client, arguments.count, results)
     copies(arguments.count, results)
-    if arguments.docker:
-        try:
-            beside_docker(min(arguments.count, 20), results)
-        except DockerMissingError as error:
-            parser.exit(1, f"docker: {error}\n")
+    try:
+        beside(arguments, min(arguments.count, 20), results)
+    except (DockerMissingError, LxdMissingError) as error:
+        parser.exit(1, f"{error}\n")
     if arguments.save:
         save("lifecycle", results)
     emit(results, as_json=arguments.json)
