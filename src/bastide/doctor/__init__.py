@@ -26,7 +26,6 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield kernel.idmapped_mounts()
     yield kernel.loop_devices()
     yield kernel.cgroups()
-    yield kernel.virtualisation()
     yield kernel.memory()
     yield kernel.clock()
     yield programs.python()

@@ -156,16 +156,6 @@ def cgroups() -> Finding:
     return ok("cgroups", f"{layout}: {', '.join(sorted(needed))}")
 
 
-def virtualisation() -> Finding:
-    """Whether the processor could give each workspace its own kernel."""
-    if Path("/dev/kvm").exists():
-        return warn(
-            "virtualisation",
-            "/dev/kvm is there, but this version runs workspaces as containers (shared kernel)",
-        )
-    return warn("virtualisation", "no KVM: workspaces run as containers (shared kernel)")
-
-
 def memory() -> Finding:
     """Whether a few workspaces fit."""
     text = Path("/proc/meminfo").read_text()
