@@ -3,13 +3,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 
-import Oblien, { ConflictError, NotFoundError, ValidationError } from 'oblien';
+import { ConflictError, NotFoundError, ValidationError } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
+import { connect, remove } from './cloud.mjs';
 
 describe('archives with the vendor client', { timeout: 600_000 }, () => {
   let client;
@@ -17,7 +13,7 @@ describe('archives with the vendor client', { timeout: 600_000 }, () => {
   let id;
 
   before(async () => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     archives = client.workspaces.snapshots;
     const made = await client.workspaces.create({
       image: 'debian-12', cpus: 1, memory_mb: 256, disk_size_mb: 256,
@@ -27,9 +23,7 @@ describe('archives with the vendor client', { timeout: 600_000 }, () => {
 
   after(async () => {
     await archives.deleteAllArchives(id, { delete_files: true });
-    await client.workspaces.delete(id).catch((error) => {
-      if (!(error instanceof NotFoundError)) throw error;
-    });
+    await remove(client, id);
   });
 
   it('has none at first, and none to delete', async () => {

@@ -4,29 +4,23 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 
-import Oblien, { NotFoundError, Runtime } from 'oblien';
+import { Runtime } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_GATEWAY_URL: gatewayUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-  OBLIEN_TEST_IMAGE: reference,
-} = process.env;
+import { connect, gatewayUrl, remove } from './cloud.mjs';
+
+const { OBLIEN_TEST_IMAGE: reference } = process.env;
 
 describe('images with the vendor client', { timeout: 600_000 }, () => {
   let client;
   const made = [];
 
   before(() => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
   });
 
   after(async () => {
     for (const id of made) {
-      await client.workspaces.delete(id).catch((error) => {
-        if (!(error instanceof NotFoundError)) throw error;
-      });
+      await remove(client, id);
     }
   });
 

@@ -3,44 +3,26 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 
-import Oblien, { NotFoundError, OblienError, ValidationError } from 'oblien';
+import { OblienError, ValidationError } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
-const DEADLINE = 60_000;
-
-async function until(what, ask) {
-  const end = Date.now() + DEADLINE;
-  for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    assert.ok(Date.now() < end, `${what}: not within ${DEADLINE / 1000} s`);
-    await sleep(100);
-  }
-}
+import { connect, driver, gone, remove, until } from './cloud.mjs';
 
 describe('the lifecycle with the vendor client', { timeout: 600_000 }, () => {
   let client;
   let id;
 
   before(async () => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     const made = await client.workspaces.create({
       image: 'debian-12', cpus: 1, memory_mb: 256, disk_size_mb: 256,
-      config: { driver: process.env.OBLIEN_TEST_DRIVER || undefined },
+      config: { driver: driver },
     });
     id = made.id;
   });
 
   after(async () => {
-    await client.workspaces.delete(id).catch((error) => {
-      if (!(error instanceof NotFoundError)) throw error;
-    });
+    await remove(client, id);
   });
 
   const status = async () => (await client.workspaces.lifecycle.get(id)).status;
@@ -154,9 +136,6 @@ describe('the lifecycle with the vendor client', { timeout: 600_000 }, () => {
     await client.workspaces.stop(id).catch((error) => {
       if (!(error instanceof OblienError)) throw error;
     });
-    await until('it is gone', () => client.workspaces.get(id).then(
-      () => false,
-      (error) => error instanceof NotFoundError,
-    ));
+    await until('it is gone', () => gone(client, id));
   });
 });

@@ -5,14 +5,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import Oblien, { NotFoundError, Runtime } from 'oblien';
+import { Runtime } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_GATEWAY_URL: gatewayUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
+import { connect, gatewayUrl, gone, remove, until } from './cloud.mjs';
 
 const DEADLINE = 120_000;
 
@@ -22,7 +17,7 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
   let token;
 
   before(async () => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     const made = await client.workspaces.create({
       image: 'debian-12', cpus: 1, memory_mb: 128, disk_size_mb: 256,
       config: { driver: 'microvm' },
@@ -33,9 +28,7 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
   });
 
   after(async () => {
-    await client.workspaces.delete(id).catch((error) => {
-      if (!(error instanceof NotFoundError)) throw error;
-    });
+    await remove(client, id);
   });
 
   /** What a shell prints in it; the gateway may need a moment after a start. */
@@ -91,7 +84,6 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
     await client.workspaces.start(id);
     assert.equal(await shell('cat /root/note'), 'kept');
     await client.workspaces.delete(id);
-    const gone = () => client.workspaces.get(id).then(() => false, (error) => error instanceof NotFoundError);
-    for (const end = Date.now() + DEADLINE; !(await gone()); await sleep(100)) assert.ok(Date.now() < end);
+    await until('it is gone', () => gone(client, id), DEADLINE);
   });
 });

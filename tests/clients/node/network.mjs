@@ -4,14 +4,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 
-import Oblien, { NotFoundError, OblienError, Runtime, ValidationError } from 'oblien';
+import { NotFoundError, OblienError, Runtime, ValidationError } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_GATEWAY_URL: gatewayUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
+import { connect, gatewayUrl, remove } from './cloud.mjs';
 
 // What a program in the calling workspace does: a direct call with the raw token.
 const CALL = `
@@ -35,7 +30,7 @@ describe('the network with the vendor client', { timeout: 600_000 }, () => {
   const made = [];
 
   before(async () => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     for (let count = 0; count < 2; count += 1) {
       const one = await client.workspaces.create({
         image: 'debian-12', cpus: 1, memory_mb: 128, disk_size_mb: 64,
@@ -47,9 +42,7 @@ describe('the network with the vendor client', { timeout: 600_000 }, () => {
 
   after(async () => {
     for (const id of made) {
-      await client.workspaces.delete(id).catch((error) => {
-        if (!(error instanceof NotFoundError)) throw error;
-      });
+      await remove(client, id);
     }
   });
 

@@ -5,36 +5,18 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
 
-import Oblien, { NotFoundError, OblienError, RateLimitError, Runtime } from 'oblien';
+import { NotFoundError, OblienError, RateLimitError, Runtime } from 'oblien';
 import { WebSocket } from 'ws';
+
+import { connect, gatewayUrl, until } from './cloud.mjs';
 
 // Node 22 has one; with Node 20 this is what one does.
 globalThis.WebSocket ??= WebSocket;
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_GATEWAY_URL: gatewayUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
-
-const DEADLINE = 60_000;
 const APP = await readFile(new URL('../../cloud/app.py', import.meta.url), 'utf8');
 const text = (data) => Buffer.from(data, 'base64').toString();
-
-/** Ask until the answer is true; fail after the deadline. */
-async function until(what, ask) {
-  const end = Date.now() + DEADLINE;
-  for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    assert.ok(Date.now() < end, `${what}: not within ${DEADLINE / 1000} s`);
-    await sleep(20);
-  }
-}
 
 /** A ws() of a runtime that remembers what it got. */
 async function listen(runtime, options) {
@@ -63,10 +45,7 @@ describe('the vendor client in a workspace', { timeout: 600_000 }, () => {
   let runtime;
 
   before(async () => {
-    for (const [name, value] of Object.entries({ baseUrl, gatewayUrl, clientId, clientSecret })) {
-      assert.ok(value, `${name} is missing: eval "$(bastide env)" first`);
-    }
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     workspace = await client.workspaces.create({
       name: `vendor-runtime-${randomBytes(4).toString('hex')}`,
       image: 'debian-12',

@@ -9,33 +9,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 import Oblien, { AuthenticationError, NotFoundError, OblienError, Runtime, ValidationError } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_GATEWAY_URL: gatewayUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
+import { baseUrl, clientId, connect, driver, gatewayUrl, gone, remove, until } from './cloud.mjs';
 
 const IMAGE = process.env.OBLIEN_TEST_IMAGE ?? 'debian-12';
-// What runs the workspace (config.driver); absent: what the server chooses.
-const driver = process.env.OBLIEN_TEST_DRIVER || undefined;
-const DEADLINE = 60_000;
 const label = `vendor-${randomBytes(4).toString('hex')}`;
-
-/** Ask until the answer is not false, null or undefined; fail after the deadline. */
-async function until(what, ask) {
-  const end = Date.now() + DEADLINE;
-  for (;;) {
-    const answer = await ask();
-    if (answer) return answer;
-    assert.ok(Date.now() < end, `${what}: not within ${DEADLINE / 1000} s`);
-    await sleep(100);
-  }
-}
 
 /** A runtime on this cloud's gateway, acquired as the client's own `runtime()` does. */
 async function runtimeOf(client, id) {
@@ -56,17 +36,12 @@ describe('the vendor client', { timeout: 600_000 }, () => {
   let runtime;
 
   before(() => {
-    for (const [name, value] of Object.entries({ baseUrl, gatewayUrl, clientId, clientSecret })) {
-      assert.ok(value, `${name} is missing: eval "$(bastide env)" first`);
-    }
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
   });
 
   after(async () => {
     if (!workspace) return;
-    await client.workspaces.delete(workspace.id).catch((error) => {
-      if (!(error instanceof NotFoundError)) throw error;
-    });
+    await remove(client, workspace.id);
   });
 
   it('is refused with a wrong secret', async () => {
@@ -333,15 +308,7 @@ describe('the vendor client', { timeout: 600_000 }, () => {
 
   it('is deleted', async () => {
     await client.workspaces.delete(workspace.id);
-    await until('the workspace is gone', () =>
-      client.workspaces.get(workspace.id).then(
-        () => false,
-        (error) => {
-          if (error instanceof NotFoundError) return true;
-          throw error;
-        },
-      ),
-    );
+    await until('the workspace is gone', () => gone(client, workspace.id));
     await assert.rejects(runtime.exec.run(['true']), (error) => [401, 403, 404].includes(error.status));
     const { workspaces } = await client.workspaces.list({ limit: 100 });
     assert.ok(!workspaces.some((one) => one.id === workspace.id));

@@ -3,31 +3,25 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 
-import Oblien, { ConflictError, NotFoundError } from 'oblien';
+import { ConflictError, NotFoundError } from 'oblien';
 
-const {
-  OBLIEN_BASE_URL: baseUrl,
-  OBLIEN_CLIENT_ID: clientId,
-  OBLIEN_CLIENT_SECRET: clientSecret,
-} = process.env;
+import { connect, driver, remove } from './cloud.mjs';
 
 describe('snapshots with the vendor client', { timeout: 600_000 }, () => {
   let client;
   let id;
 
   before(async () => {
-    client = new Oblien({ baseUrl, clientId, clientSecret });
+    client = connect();
     const made = await client.workspaces.create({
       image: 'debian-12', cpus: 1, memory_mb: 256, disk_size_mb: 256,
-      config: { driver: process.env.OBLIEN_TEST_DRIVER || undefined },
+      config: { driver: driver },
     });
     id = made.id;
   });
 
   after(async () => {
-    await client.workspaces.delete(id).catch((error) => {
-      if (!(error instanceof NotFoundError)) throw error;
-    });
+    await remove(client, id);
   });
 
   it('has nothing to restore at first', async () => {
