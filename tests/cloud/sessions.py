@@ -13,8 +13,6 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 
-import httpx
-from tests.cloud.cloud import Cloud
 from tests.cloud.openssh import DEADLINE, Me, run
 
 
@@ -30,20 +28,6 @@ def agent_of(me: Me) -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait(DEADLINE)
-
-
-@contextlib.contextmanager
-def client_of(cloud: Cloud) -> Iterator[Callable[[str], dict[str, str]]]:
-    with httpx.Client(
-        base_url=cloud.environment["BASTIDE_API_URL"],
-        headers={
-            "X-Client-ID": cloud.environment["BASTIDE_CLIENT_ID"],
-            "X-Client-Secret": cloud.environment["BASTIDE_CLIENT_SECRET"],
-        },
-        timeout=DEADLINE,
-        trust_env=False,
-    ) as http:
-        yield lambda path: http.get(path).raise_for_status().json()
 
 
 def line(process: subprocess.Popen[bytes]) -> str:

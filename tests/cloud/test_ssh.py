@@ -19,7 +19,6 @@ from tests.cloud.openssh import DEADLINE, Me, Way, asking, run
 from tests.cloud.sessions import (
     agent_of,
     ask,
-    client_of,
     end,
     free_port,
     line,
@@ -309,11 +308,11 @@ def cloud_api(one: Place) -> str:
 
 
 def test_only_the_bastion_reaches_the_port(
-    debian: Place, client: Bastide, cloud: Cloud, fresh: Callable[[], Place]
+    debian: Place, client: Bastide, fresh: Callable[[], Place]
 ) -> None:
     """Other users of the host, root among them, and other workspaces do not reach port 22."""
-    with client_of(cloud) as ask_api:
-        address = ask_api(f"/workspace/{debian.id}/network")["ip"]
+    address = client.workspaces.network.get(debian.id).ip
+    assert address is not None
     with pytest.raises(OSError):  # noqa: PT011 - refused or dropped, both are right
         socket.create_connection((address, 22), timeout=2)
     other = fresh()
