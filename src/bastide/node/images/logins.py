@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from bastide.domain.machine import RegistryAuth
+from bastide.node.store import read, write
 
 
 class _File(BaseModel):
@@ -43,18 +43,8 @@ class Logins:
             self._write(known)
 
     def _read(self) -> _File:
-        try:
-            return _File.model_validate_json(self._file.read_text())
-        except (OSError, ValidationError):
-            return _File()
+        return read(_File, self._file) or _File()
 
     def _write(self, content: _File) -> None:
         self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = self._file.with_name(f".{self._file.name}")
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._file)
+        write(self._file, content)
