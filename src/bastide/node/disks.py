@@ -266,6 +266,10 @@ class Disks:
     def _draft(self, machine: str) -> Path:
         return self.path(machine).with_name(f".{machine}.ext4")
 
+    def replaced(self, machine: str) -> bool:
+        """Whether a replacement of this disk has not been settled."""
+        return self._former(machine).exists()
+
     def settle(self, machine: str, *, good: bool) -> None:
         """End a replacement: the former disk goes, or comes back when it was no `good`."""
         self.unstage(machine)

@@ -20,6 +20,15 @@ from bastide.domain.machine import MachineExit, MachineSpec
 _M = TypeVar("_M", bound=BaseModel)
 
 
+class Origin(BaseModel):
+    """What a disk belongs to: `digest` of its image, and the tier that may write to it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    tier: str
+
+
 class MachineRecord(BaseModel):
     """A machine this node was asked to make. `first_id` begins its range of host ids.
 
@@ -34,8 +43,14 @@ class MachineRecord(BaseModel):
     first_id: int
     booted: bool = False
     tier: str = Field("container", description="what runs it, or ran it last")
+    former: Origin | None = Field(None, description="of the disk a restore has put aside")
     exit: MachineExit | None = None
     error: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What its disk belongs to."""
+        return Origin(digest=self.digest, tier=self.tier)
 
 
 class BootRecord(BaseModel):

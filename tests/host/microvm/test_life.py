@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from tests.host.microvm.inside import ACCESS, POLICY, shell
@@ -11,6 +13,7 @@ from tests.host.node.conftest import opened_node, spec
 from tests.host.node.waiting import until
 
 from bastide.domain.machine import Driver, MachineState, SnapshotAfter
+from bastide.node.errors import BootFailed
 from bastide.node.machines.host import Host
 from bastide.node.network import Network
 from bastide.node.network.names import host_end
@@ -140,3 +143,40 @@ async def test_a_disk_moves_between_the_tiers(ground: Host) -> None:
             ended = node.fleet.status(made.id).exit
             assert ended is not None
             assert (ended.code, ended.requested) == (code, False)
+
+
+async def test_a_failed_restore_leaves_the_disk_to_the_tier_that_wrote_it(ground: Host) -> None:
+    """A container's snapshot that does not come back leaves a guest's disk a guest's.
+
+    It would be mounted by the host unchecked otherwise; also when the node dies in the middle.
+    """
+    contained = SPEC.model_copy(update={"driver": Driver.CONTAINER})
+    node = Node(ground)
+    await node.open()
+    await node.fleet.create(contained)
+    await node.fleet.start(contained)
+    await node.captures.take(MACHINE, SnapshotAfter.STOP)
+    await node.fleet.start(SPEC)
+    await shell(ground, MACHINE, "echo written by a guest > /root/file; sync")
+    await node.fleet.stop(MACHINE, 20)
+    program, ground.criu.program = ground.criu.program, Path("/bin/false")
+    with pytest.raises(BootFailed, match="cannot be restored"):
+        await node.captures.bring_back(contained)
+    entry = node.fleet.entry(MACHINE)
+    assert (entry.record.tier, entry.machine.tier) == ("microvm", "microvm")
+    assert entry.record.former is None
+    ground.criu.program = program
+
+    # a node that died between the new disk and the first breath of the machine on it
+    await node.fleet.note(entry, former=entry.record.origin, tier="container", booted=True)
+    taken = ground.snapshots.get(MACHINE)
+    assert taken is not None
+    await asyncio.to_thread(ground.disks.stage, MACHINE, ground.snapshots.place(taken).disk)
+    await asyncio.to_thread(ground.disks.replace, MACHINE)
+    await node.close()
+    async with opened_node(await restarted(ground)) as other:
+        entry = other.fleet.entry(MACHINE)
+        assert (entry.record.tier, entry.machine.tier) == ("microvm", "microvm")
+        started = await other.fleet.start(contained)
+        assert started.tier == "container"
+        assert await shell(ground, MACHINE, "cat /root/file") == "written by a guest"

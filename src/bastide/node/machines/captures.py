@@ -23,6 +23,7 @@ from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.tiers import Tiers
 from bastide.node.snapshots import Draft, SnapshotRecord, open_images, shown
+from bastide.node.store import Origin
 
 _log = structlog.get_logger(__name__)
 
@@ -192,24 +193,21 @@ class Captures:
 
     async def _revive(self, entry: Entry, spec: MachineSpec, record: SnapshotRecord) -> None:
         entry.passing = MachineState.STARTING
+        good = False
         try:
+            await self._fleet.note(
+                entry, spec=without_secrets(spec), exit=None, error=None, booted=True,
+                former=entry.record.origin,
+            )  # fmt: skip
             await asyncio.to_thread(self._host.disks.replace, spec.id)
-            good = False
-            try:
-                await self._fleet.note(
-                    entry, spec=without_secrets(spec), digest=record.digest, exit=None,
-                    error=None, booted=True,
-                )  # fmt: skip
-                await entry.machine.clean()
-                await self._fleet.become(entry, record.tier)
-                boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
-                good = True
-            finally:
-                settle = asyncio.to_thread(self._host.disks.settle, spec.id, good=good)
-                await asyncio.shield(settle)
-                if not good:
-                    await asyncio.shield(self._fleet.note(entry, booted=False))
+            await entry.machine.clean()
+            await self._fleet.become(entry, Origin(digest=record.digest, tier=record.tier))
+            boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
+            good = True
         finally:
+            await asyncio.shield(self._fleet.settle(entry, good=good))
+            if not good:
+                await asyncio.shield(self._fleet.note(entry, booted=False))
             entry.passing = None
         _log.info("machine.restored", workspace=spec.id, **boot.timings)
         self._fleet.watch(entry)

@@ -29,7 +29,7 @@ from bastide.node.machines.idrange import IdRange, free_range
 from bastide.node.machines.machine import Machine
 from bastide.node.machines.tiers import Tiers
 from bastide.node.process import Ended, Process
-from bastide.node.store import MachineRecord, Store
+from bastide.node.store import MachineRecord, Origin, Store
 
 _log = structlog.get_logger(__name__)
 
@@ -62,8 +62,7 @@ class Fleet:
     async def _adopt(self, entry: Entry) -> bool:
         async with entry.lock:
             boot = await entry.machine.adopt()
-            machine = entry.record.spec.id
-            await asyncio.to_thread(self._host.disks.settle, machine, good=boot is not None)
+            await self.settle(entry, good=boot is not None)
             if boot is not None:
                 self.watch(entry)
             elif entry.record.booted:  # it ended, or the host did, and nobody saw how
@@ -243,13 +242,27 @@ class Fleet:
         await entry.machine.clean()
         if tier == Container.tier:
             await asyncio.to_thread(self._host.disks.mend, machine)
-        await self.become(entry, tier)
+        await self.become(entry, Origin(digest=entry.record.digest, tier=tier))
 
-    async def become(self, entry: Entry, tier: str) -> None:
-        """Let a clean machine be one of `tier` from now on."""
-        if entry.record.tier != tier:
-            entry.machine = self._tiers.make(tier, entry.record.spec.id)
-            await self.note(entry, tier=tier)
+    async def become(self, entry: Entry, origin: Origin) -> None:
+        """Let a clean machine be one with a disk of `origin` from now on."""
+        if entry.record.tier != origin.tier:
+            entry.machine = self._tiers.make(origin.tier, entry.record.spec.id)
+        if entry.record.origin != origin:
+            await self.note(entry, tier=origin.tier, digest=origin.digest)
+
+    async def settle(self, entry: Entry, *, good: bool) -> None:
+        """End the replacement of a disk, if one is under way: keep it when it was `good`.
+
+        Else the former disk comes back, and before it what it belongs to: whichever of the two
+        is written last, a disk of a guest is never taken for one of the host's.
+        """
+        machine, former = entry.record.spec.id, entry.record.former
+        if not good and former and await asyncio.to_thread(self._host.disks.replaced, machine):
+            await self.become(entry, former)
+        await asyncio.to_thread(self._host.disks.settle, machine, good=good)
+        if former:
+            await self.note(entry, former=None)
 
     async def stop(self, machine: str, grace: float) -> MachineStatus:
         """End it: asked, then after `grace` seconds made to. The disk stays."""
