@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bastide.domain.machine import BUNDLE_MOUNT
+from bastide.prepare.link import point
 from bastide.settings import read_settings
 
 PYTHON = Path("/usr/bin/python3.11")
@@ -256,17 +257,6 @@ def _fill(root: Path, inputs: list[_Input]) -> None:
         path.chmod(0o555 if executable else 0o444)
 
 
-def _point_current(base: Path, digest: str) -> None:
-    """Let `current` name this bundle, in one step."""
-    current = base / "current"
-    if current.is_symlink() and current.readlink() == Path(digest):
-        return
-    temporary = base / f".current.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(digest)
-    temporary.replace(current)
-
-
 def build_bundle(state_dir: Path, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Build the bundle below `state_dir`, or find it; the path of its directory.
 
@@ -297,7 +287,7 @@ def build_bundle(state_dir: Path, progress: Callable[[str], None] = lambda _: No
                 raise
             size = sum(path.stat().st_size for path in done.rglob("*") if path.is_file())
             progress(f"built: {size / 2**20:.1f} MiB")
-        _point_current(base, digest)
+        point(base / "current", digest)
     return done
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bastide.node.machines.version import ProgramVersion
 from bastide.prepare.archive import PrepareError, apt_get, run
+from bastide.prepare.link import point
 
 _SUITE = "sid"
 _LAYOUT = 1  # raise it when the layout of the directory changes
@@ -132,10 +133,7 @@ class Program:
 
     def _point(self, home: Path, built: Path) -> None:
         """Make the link name the new directory in one step, and drop the others."""
-        link = home / f".{self.link}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(built.name)
-        link.replace(home / self.link)
+        point(home / self.link, built.name)
         for other in home.glob(f"{self.name}-*"):
             if other != built:
                 shutil.rmtree(other, ignore_errors=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from bastide.node.machines.microvm.program import (
     read_version,
 )
 from bastide.prepare.archive import PrepareError, run
+from bastide.prepare.link import point
 
 PROGRAM = Path("/usr/bin/qemu-system-x86_64")
 _BLOBS = (
@@ -65,7 +65,7 @@ def ensure_qemu(state_dir: Path, say: Callable[[str], None]) -> Path:
             except OSError:
                 if not final.is_dir():  # else somebody else was faster
                     raise
-    _point(home, final)
+    point(home / HOME, final.name)  # others stay: a machine may run from them
     version = read_version(final)
     if version is None or not version.at_least(FLOOR):
         found = version.text if version else "one that does not start"
@@ -97,8 +97,8 @@ def _lay_out(files: list[Path], ready: Path) -> None:
     for blob in _BLOBS:
         if blob.exists() and not (ready / FIRMWARE / blob.name).exists():
             shutil.copy(blob, ready / FIRMWARE / blob.name)
-    for point in (VMLINUX, INITRD):
-        (ready / point).touch(mode=0o444)
+    for name in (VMLINUX, INITRD):
+        (ready / name).touch(mode=0o444)
     record = {"program": str(program), "libraries": sorted(path.name for path in libraries)}
     (ready / "qemu.json").write_text(json.dumps(record) + "\n")
     ready.chmod(0o755)
@@ -111,11 +111,3 @@ def _digest(files: list[Path]) -> str:
         status = path.stat()
         told.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     return told.hexdigest()[:16]
-
-
-def _point(home: Path, built: Path) -> None:
-    """Make the link name the directory in one step. Others stay: a machine may run from them."""
-    link = home / f".{HOME}.{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(built.name)
-    link.replace(home / HOME)

@@ -12,9 +12,7 @@ from bastide.node.machines.microvm.kernel import Kernel, KernelRecord
 from bastide.node.machines.microvm.program import BINARY, LIBRARIES
 from bastide.node.machines.microvm.qemu import TRIAL
 
-RECORD = KernelRecord(
-    digest="d", name="linux", package="1", release="6", vmlinux_bytes=1, initrd_bytes=1
-)
+RECORD = KernelRecord(digest="d", name="linux", package="1", release="6")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ class KernelRecord(BaseModel):
     """What is known of a prepared kernel (`kernel.json`).
 
     `digest` covers all that went into it and names its directory, `release` is what uname says,
-    `package` the version of Debian's package `name`. Sizes in bytes.
+    `package` the version of Debian's package `name`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -23,8 +23,6 @@ class KernelRecord(BaseModel):
     name: str
     package: str
     release: str
-    vmlinux_bytes: int
-    initrd_bytes: int
 
 
 class Kernel:
