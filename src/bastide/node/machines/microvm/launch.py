@@ -120,7 +120,7 @@ class Launch:
         return opened
 
     def _configure(self, disk: int) -> None:
-        """Write the jail down, with the emulator's command line in it."""
+        """Write the jail down, with the emulator's arguments in it."""
         shape, host = self.shape, self.host
         jail = Jail(
             home=self.places.home,
@@ -135,7 +135,7 @@ class Launch:
             limits_swap=host.cgroups.limits_swap,
         )
         sets = dict(zip(("image", "disk", "bundle"), range(1, 4), strict=True))
-        command = argv(
+        arguments = argv(
             GuestFiles(
                 kernel=Path("/", VMLINUX),
                 initrd=Path("/", INITRD),
@@ -154,8 +154,8 @@ class Launch:
             warm=self.warm,
         )
         for number in sets.values():
-            command += ["-add-fd", f"fd={_FILES_AT + number - 1},set={number}"]
-        self.directory.configure(jail.configuration(command[1:]))
+            arguments += ["-add-fd", f"fd={_FILES_AT + number - 1},set={number}"]
+        self.directory.configure(jail.configuration(arguments))
 
     def document(self, record: BootRecord) -> bytes:
         """What the guest is told of the boot `record`; send it at once, for it tells the time."""

@@ -1,4 +1,4 @@
-"""The command line of QEMU for one guest: a pure function, no file is opened and nothing started.
+"""The arguments of QEMU for one guest: a pure function, no file is opened and nothing started.
 
 The three sockets are unix sockets that listen already: the node makes them in a directory of its
 own and QEMU inherits them, so its jail needs no path for them, and a node that comes back
@@ -19,14 +19,9 @@ from pathlib import Path
 
 from bastide.node.machines.microvm.guest import GuestFiles
 
-PROGRAM = "qemu-system-x86_64"
 BOOT_PORT = "bastide.boot"
 MAC = "02:00:00:00:00:01"
 """Of every guest until it is told its own: each is alone on its link."""
-
-BALLOON = "balloon0"
-DISK = "disk"
-"""Names by which QMP speaks of the balloon and of the disk's block device."""
 
 TRIAL = "BASTIDE TRIAL"
 """What the guest of `trial_argv` says."""
@@ -58,16 +53,15 @@ def argv(
     boot_port_fd: int,
     incoming: bool,
     warm: bool = False,
-    program: str = PROGRAM,
 ) -> list[str]:
-    """The command line. `cpus` are cores (the guest has so many whole ones), memory in MiB.
+    """The arguments. `cpus` are cores (the guest has so many whole ones), memory in MiB.
 
     With `incoming` it waits for a migration (`migrate-incoming` by QMP) instead of booting. The
     guest that is saved and the one that is restored need the same `cpus`, `memory_mb`,
     `accelerator`, kernel and initramfs. `warm` is for the first boot of one that is to be saved.
     """
     command = [
-        program, "-name", "guest=bastide,process=qemu,debug-threads=on",
+        "-name", "guest=bastide,process=qemu,debug-threads=on",
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-msg", "timestamp=on",
         "-sandbox", _SANDBOX,
         "-machine", f"{_MACHINE},memory-backend=ram",
@@ -80,7 +74,7 @@ def argv(
     for name, path, options in (
         ("image", files.image, "read-only=on"),
         ("bundle", files.bundle, "read-only=on"),
-        (DISK, files.disk, "discard=unmap"),
+        ("disk", files.disk, "discard=unmap"),
     ):
         command += [
             "-blockdev", f"driver=file,node-name={name},filename={_escaped(str(path))},{options}",
@@ -94,7 +88,7 @@ def argv(
     command += [
         "-object", "rng-random,id=rng,filename=/dev/urandom",
         "-device", "virtio-rng-device,rng=rng",
-        "-device", f"virtio-balloon-device,id={BALLOON},free-page-reporting=on,deflate-on-oom=on",
+        "-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on,deflate-on-oom=on",
         "-chardev", f"socket,id=console,fd={console_fd},server=on,wait=on",
         "-serial", "chardev:console",
         "-chardev", f"socket,id=boot,fd={boot_port_fd},server=on,wait=on",
