@@ -76,9 +76,22 @@ async def test_a_guest_is_saved_standing_still_and_goes_on(tmp_path: Path, told:
     assert found is not None
     assert (found / memory.FILE).read_bytes() == b"memory"
     assert (tmp_path / "warm").stat().st_mode & 0o077 == 0
-    assert not warm.wanted("key")
     warm.forget("key")
     assert warm.find("key") is None
+
+
+async def test_one_that_is_being_saved_is_not_saved_again(tmp_path: Path, told: Told) -> None:
+    """Nobody else begins it meanwhile; another one can be made beside it."""
+    warm = Warm(tmp_path, 4)
+    seen: list[tuple[bool, bool]] = []
+
+    async def run(command: str) -> None:
+        seen.append((warm.wanted("key"), warm.wanted("other")))
+
+    told.run = run  # type: ignore[method-assign, assignment]
+    await warm.save("key", cast("Qmp", told))
+    assert set(seen) == {(False, True)}
+    assert warm.wanted("key")
 
 
 async def test_a_guest_that_cannot_be_saved_goes_on(

@@ -70,9 +70,10 @@ class MicroVm(Machine):
         key, warm = self._warm_key(launching), self._host.microvm.warm
         if key is None:
             return await self._begin(launching)
-        if await asyncio.to_thread(warm.find, key) is not None:
+        saved = await asyncio.to_thread(warm.find, key)
+        if saved is not None:
             try:
-                return await self._begin(replace(launching, warm=True, incoming=True), key)
+                return await self._begin(replace(launching, warm=True, incoming=True), key, saved)
             except warm_guests.NotLoaded as error:
                 _log.warning("machine.warm_start_failed", workspace=self.id, reason=error.message)
                 await asyncio.to_thread(warm.forget, key)
@@ -85,15 +86,18 @@ class MicroVm(Machine):
         ground = self._host.microvm
         return ground.warm.key(launching.shape, launching.digest, launching.bundle.name)
 
-    async def _begin(self, launching: Launch, key: str | None = None) -> BootRecord:
+    async def _begin(
+        self, launching: Launch, key: str | None = None, saved: Path | None = None
+    ) -> BootRecord:
+        """Start it; from the guest that is `saved`, or as one that is to be saved as `key`."""
         await self._anew()
         clock = Clock()
         try:
             async with asyncio.timeout(self._host.settings.machines.boot_timeout):
-                return await self._run(launching, clock, key)
+                return await self._run(launching, clock, key, saved)
         except TimeoutError:
             await self.clean()
-            if key is not None and launching.incoming:
+            if key is not None and saved is not None:
                 await asyncio.to_thread(self._host.microvm.warm.forget, key)
             raise BootFailed(
                 f"the machine was not ready within {self._host.settings.machines.boot_timeout:g} s",
@@ -133,39 +137,39 @@ class MicroVm(Machine):
         await self.clean()
         self._emulator = Emulator(self.id, self._directory)
 
-    async def _run(self, launching: Launch, clock: Clock, key: str | None) -> BootRecord:
+    async def _run(
+        self, launching: Launch, clock: Clock, key: str | None, saved: Path | None
+    ) -> BootRecord:
         record = await self._create(launching, clock)
-        port, warm = self._emulator.talk(ready=False), self._host.microvm.warm
+        port = self._emulator.talk(ready=False)
         with clock.stage("start"):
             await self._host.runc.start(self.id)
-            if not launching.incoming:
+            if saved is None:
                 await port.until(lambda said: said.hello)
             qmp = await self._emulator.reach()
-        if key is not None and launching.incoming:
+        if saved is not None:
             with clock.stage("memory"):
-                await self._load(qmp, warm.find(key))
+                await self._load(qmp, saved)
         elif key is not None and launching.warm:
             with clock.stage("save"):
-                await warm.save(key, qmp)
+                await self._host.microvm.warm.save(key, qmp)
         with clock.stage("agent"):
             await port.send(launching.document(record))
             try:
                 await port.until(lambda said: said.ready)
             except BootFailed as error:
-                if launching.incoming and not error.details.get("output"):
+                if saved is not None and not error.details.get("output"):
                     raise warm_guests.NotLoaded(error.message) from error
                 raise
             await self._go_on(record)
         return self._ready(record, clock)
 
-    async def _load(self, qmp: Qmp, saved: Path | None) -> None:
+    async def _load(self, qmp: Qmp, saved: Path) -> None:
         """Let the guest go on from a saved one.
 
         Raises:
-            NotLoaded: it does not fit.
+            NotLoaded: it does not fit, or has gone since it was found.
         """
-        if saved is None:
-            raise warm_guests.NotLoaded("the guest to begin from went away")
         try:
             await memory.load(qmp, saved)
             await qmp.run("cont")

@@ -62,8 +62,8 @@ class Warm:
         return place
 
     def wanted(self, key: str) -> bool:
-        """Whether one should be made: there is none, and nobody is at it."""
-        return self._most > 0 and key not in self._making and self.find(key) is None
+        """Whether one should be made where `find` finds none: nobody is at it."""
+        return self._most > 0 and key not in self._making
 
     async def save(self, key: str, qmp: Qmp) -> None:
         """Save a guest that waits for its document, and let it go on.
