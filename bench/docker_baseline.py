@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -11,12 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from daemon import PeerMissingError, running
+
 IMAGE = "bastide-bench"
-DEADLINE = 60.0
-
-
-class DockerMissingError(Exception):
-    """There is no Docker daemon on this host; the text says how to get one."""
 
 
 class Docker:
@@ -57,24 +53,21 @@ def docker(root: Path) -> Iterator[Docker]:
     """A private daemon with an image made of the files below `root`.
 
     Raises:
-        DockerMissingError: Docker is not installed (`apt-get install docker.io`).
+        PeerMissingError: Docker is not installed (`apt-get install docker.io`), or does not start.
     """
     daemon = shutil.which("dockerd")
     if daemon is None or shutil.which("docker") is None:
-        raise DockerMissingError("no dockerd here: apt-get install docker.io")
+        raise PeerMissingError("no dockerd here: apt-get install docker.io")
     with tempfile.TemporaryDirectory(prefix="bastide-docker-", dir="/var/tmp") as base:
         place = Path(base)
         socket = place / "docker.sock"
-        with (place / "daemon.log").open("wb") as log:
-            process = subprocess.Popen(
-                [daemon, "--data-root", f"{place}/data", "--exec-root", f"{place}/exec",
-                 "--pidfile", f"{place}/pid", "-H", f"unix://{socket}", "--iptables=false",
-                 "--ip-masq=false", "--bridge=none"],
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        try:
-            found = Docker(socket)
-            _wait(found, process, place / "daemon.log")
+        found = Docker(socket)
+        argv = [
+            daemon, "--data-root", f"{place}/data", "--exec-root", f"{place}/exec",
+            "--pidfile", f"{place}/pid", "-H", f"unix://{socket}", "--iptables=false",
+            "--ip-masq=false", "--bridge=none",
+        ]  # fmt: skip
+        with running(argv, place, lambda: found("version")):
             archive = subprocess.Popen(
                 ["tar", "--one-file-system", "-C", str(root), "-c", "."], stdout=subprocess.PIPE
             )
@@ -84,28 +77,3 @@ def docker(root: Path) -> Iterator[Docker]:
             )  # fmt: skip
             archive.wait()
             yield found
-        finally:
-            process.terminate()
-            process.wait()
-            unmount_below(place)
-
-
-def _wait(found: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            found("version")
-        except subprocess.CalledProcessError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise DockerMissingError(f"dockerd did not start: {log.read_text()}") from None
-            time.sleep(0.05)
-        else:
-            return
-
-
-def unmount_below(place: Path) -> None:
-    """The daemon leaves a mount or two behind."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in reversed(points):
-        if point.startswith(f"{place}{os.sep}"):
-            subprocess.run(["umount", "--lazy", point], check=False)

@@ -34,10 +34,11 @@ from typing import Any
 
 from apart import apart
 from network import neighbours
-from report import Samples, emit, save
+from report import Samples, finish, options
 
 from bastide.domain.network import NetworkPolicy
 from bastide.node.network import Network
+from bastide.node.network.firewall import Firewall
 from bastide.settings import Settings
 
 LOAD, CHANGES = 2000, 200
@@ -187,9 +188,10 @@ async def run(seconds: float, turns: int) -> dict[str, Samples]:
             }
         )
         network = Network(settings)
+        firewall = network._firewall  # noqa: SLF001 - neighbours without links, and no rules at all
         try:
             await network.setup()
-            await network._firewall.rebuild(neighbours(LOAD))  # noqa: SLF001
+            await firewall.rebuild(neighbours(LOAD))
             names = ("ws_00000001", "ws_00000002", "ws_00000003")
             addresses = [str(network.reserve(name)) for name in names]
             dark = NetworkPolicy(allow_internet=False)
@@ -208,10 +210,10 @@ async def run(seconds: float, turns: int) -> dict[str, Samples]:
             }
             for _ in range(turns):
                 rates["bare_mbps"].append(await throughput(client, server, direct, seconds))
-                await network._firewall.teardown()  # noqa: SLF001
+                await firewall.teardown()
                 rate = await throughput(client, server, addresses[1], seconds)
                 rates["routed_mbps"].append(rate)
-                await network._firewall.rebuild(policies)  # noqa: SLF001
+                await firewall.rebuild(policies)
                 rate = await throughput(client, server, addresses[1], seconds)
                 rates["firewall_mbps"].append(rate)
             for key, values in rates.items():
@@ -220,7 +222,7 @@ async def run(seconds: float, turns: int) -> dict[str, Samples]:
             shares = [100 * walled / alone for walled, alone in pairs]
             results["firewall_share"] = Samples(shares, len(shares), "%")
             results |= await _changes(network, client, names[2], addresses[1], seconds * 3)
-            results |= await _rebuilds(network, client, policies, addresses[1], seconds)
+            results |= await _rebuilds(firewall, client, policies, addresses[1], seconds)
             results |= await _flood(client, third, addresses, str(network.gateway), turns)
         finally:
             await network.teardown()
@@ -255,7 +257,7 @@ async def _changes(
 
 
 async def _rebuilds(
-    network: Network,
+    firewall: Firewall,
     client: Machine,
     policies: dict[IPv4Address, NetworkPolicy],
     target: str,
@@ -266,7 +268,7 @@ async def _rebuilds(
     times: list[float] = []
     while flow.poll() is None:
         began = time.perf_counter()
-        await network._firewall.rebuild(policies)  # noqa: SLF001
+        await firewall.rebuild(policies)
         times.append((time.perf_counter() - began) * 1000)
     _, lost = await said(flow)
     return {
@@ -299,8 +301,7 @@ async def _flood(
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object only")
-    parser.add_argument("--save", action="store_true", help="keep the figures in bench/results")
+    options(parser)
     parser.add_argument("--seconds", type=float, default=3, help="of each stream")
     parser.add_argument("--turns", type=int, default=5, help="streams of each kind")
     arguments = parser.parse_args()
@@ -310,9 +311,7 @@ def main() -> None:
         sys.exit("bench/firewall.py needs iperf3: apt-get install iperf3")
     apart()
     results = asyncio.run(run(arguments.seconds, arguments.turns))
-    emit(results, as_json=arguments.json)
-    if arguments.save:
-        save("firewall", results)
+    finish("firewall", results, arguments)
 
 
 if __name__ == "__main__":

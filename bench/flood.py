@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from report import Samples, emit, save
+from report import Samples, finish, options
 
 from bastide.client import Bastide, Output, Runtime
 
@@ -128,8 +128,7 @@ def run(client: Bastide, count: int, turns: int) -> dict[str, Samples]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object only")
-    parser.add_argument("--save", action="store_true", help="keep the figures in bench/results")
+    options(parser)
     parser.add_argument("--requests", type=int, default=200, help="of each kind in each turn")
     parser.add_argument("--turns", type=int, default=4, help="how often each kind is taken")
     given = parser.parse_args()
@@ -137,9 +136,7 @@ def main() -> None:
         sys.exit('no cloud is named: eval "$(bastide env)" first')
     with Bastide() as client:
         results = run(client, given.requests, given.turns)
-    emit(results, as_json=given.json)
-    if given.save:
-        save("flood", results)
+    finish("flood", results, given)
 
 
 if __name__ == "__main__":

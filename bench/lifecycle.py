@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from docker_baseline import IMAGE, DockerMissingError, docker
-from lxd_baseline import LxdMissingError, lxd
-from report import Samples, emit, save
+from daemon import PeerMissingError
+from docker_baseline import IMAGE, docker
+from lxd_baseline import lxd
+from report import Samples, finish, options
 from tti import CPUS, MEMORY_MB, image_root, wait_gone
 
 from bastide.client import Bastide
@@ -177,13 +178,13 @@ def beside(wanted: Namespace, count: int, results: dict[str, Samples]) -> None:
     """The same with others, on the same files.
 
     Raises:
-        DockerMissingError, LxdMissingError: what is asked for cannot be measured here.
+        PeerMissingError: what is asked for cannot be measured here.
     """
     if not wanted.docker and not wanted.lxd:
         return
     root = image_root()
     if root is None:
-        raise DockerMissingError("the image of debian-12 is not mounted on this host")
+        raise PeerMissingError("the image of debian-12 is not mounted on this host")
     if wanted.docker:
         with docker(root) as daemon:
             name = daemon(
@@ -214,11 +215,10 @@ def keep(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    options(parser)
     parser.add_argument("--count", type=int, default=30, help="starts and deletions")
     parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
     parser.add_argument("--lxd", action="store_true", help="measure LXD in the same run")
-    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     arguments = parser.parse_args()
     results: dict[str, Samples] = {}
     with Bastide.from_env() as client:
@@ -228,11 +228,9 @@ def main() -> None:
     copies(arguments.count, results)
     try:
         beside(arguments, min(arguments.count, 20), results)
-    except (DockerMissingError, LxdMissingError) as error:
+    except PeerMissingError as error:
         parser.exit(1, f"{error}\n")
-    if arguments.save:
-        save("lifecycle", results)
-    emit(results, as_json=arguments.json)
+    finish("lifecycle", results, arguments)
 
 
 if __name__ == "__main__":

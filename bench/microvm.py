@@ -23,7 +23,7 @@ from pathlib import Path
 from time import perf_counter
 
 import httpx
-from report import Samples, emit, save
+from report import Samples, finish, options
 
 from bastide.domain.machine import Driver, MachineSpec, Resources, RuntimeAccess, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
@@ -173,10 +173,9 @@ async def measure(prepared: Path, base: Path, count: int) -> dict[str, Samples]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    options(parser)
     parser.add_argument("--count", type=int, default=5, help="of each")
     parser.add_argument("--state", type=Path, default=Path("/var/lib/bastide"))
-    parser.add_argument("--save", action="store_true", help="keep them in bench/results")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("this needs root")
@@ -187,9 +186,7 @@ def main() -> None:
         results = asyncio.run(measure(prepared, base, arguments.count))
     finally:
         shutil.rmtree(base)
-    if arguments.save:
-        save("microvm", results)
-    emit(results, as_json=arguments.json)
+    finish("microvm", results, arguments)
 
 
 if __name__ == "__main__":

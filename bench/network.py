@@ -21,7 +21,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from apart import apart
-from report import Samples, emit, save
+from report import Samples, finish, options
 
 from bastide.domain.machine import CONTROL_PORT
 from bastide.domain.network import NetworkPolicy
@@ -138,17 +138,14 @@ async def _sweep(firewall: Firewall, clock: Clock, load: int, rounds: int) -> No
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object only")
-    parser.add_argument("--save", action="store_true", help="keep the figures in bench/results")
+    options(parser)
     parser.add_argument("--rounds", type=int, default=50, help="machines per load")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench/network.py needs root: it makes network namespaces")
     apart()
     results = asyncio.run(run(arguments.rounds))
-    emit(results, as_json=arguments.json)
-    if arguments.save:
-        save("network", results)
+    finish("network", results, arguments)
 
 
 if __name__ == "__main__":

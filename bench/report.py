@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import subprocess
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,16 +43,22 @@ class Samples:
         }
 
 
-def emit(results: Mapping[str, Samples], *, as_json: bool) -> None:
-    """Print one JSON object and nothing else, or a table headed by hardware and commit."""
-    print(as_object(results) if as_json else table(results))
+def options(parser: ArgumentParser) -> None:
+    """The arguments that say how figures are told, for `finish`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
 
 
-def save(name: str, results: Mapping[str, Samples]) -> None:
-    """Keep both forms as `bench/results/NAME.json` and `NAME.txt`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(as_object(results) + "\n")
-    (RESULTS / f"{name}.txt").write_text(table(results) + "\n")
+def finish(name: str, results: Mapping[str, Samples], arguments: Namespace) -> None:
+    """Print one JSON object and nothing else, or a table headed by hardware and commit.
+
+    Both forms are kept as `bench/results/NAME.json` and `NAME.txt` when that is asked for.
+    """
+    print(as_object(results) if arguments.json else table(results))
+    if arguments.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(as_object(results) + "\n")
+        (RESULTS / f"{name}.txt").write_text(table(results) + "\n")
 
 
 def as_object(results: Mapping[str, Samples]) -> str:

@@ -30,7 +30,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
-from report import Samples, emit, save
+from report import Samples, finish, options
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
@@ -408,8 +408,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
-    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
+    options(parser)
     parser.add_argument("--local", action="store_true", help="start an agent from this checkout")
     parser.add_argument("--url", help="of a runtime API")
     parser.add_argument("--token", help="for --url")
@@ -424,9 +423,7 @@ def main() -> None:
         else:
             runtime = stack.enter_context(created(given.size))
         results = measure(runtime, given.requests, given.size)
-    emit(results, as_json=given.json)
-    if given.save:
-        save("runtime", results)
+    finish("runtime", results, given)
 
 
 if __name__ == "__main__":

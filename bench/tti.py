@@ -17,8 +17,9 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from docker_baseline import Docker, DockerMissingError, docker
-from report import Samples, emit, save
+from daemon import PeerMissingError
+from docker_baseline import Docker, docker
+from report import Samples, finish, options
 
 from bastide.client import ApiError, Bastide, BastideError, Workspace
 from bastide.settings import settings
@@ -138,7 +139,7 @@ def beside_docker(count: int, results: dict[str, Samples]) -> None:
             runs = [daemon.run_and_exec(MEMORY_MB, CPUS) for _ in range(count)]
             results["docker_run_exec"] = Samples(runs, count)
             results["docker_exec_true"] = Samples(docker_execs(daemon), EXECS // 4)
-    except DockerMissingError as error:
+    except PeerMissingError as error:
         print(f"docker: {error}", file=sys.stderr)
 
 
@@ -161,11 +162,10 @@ def image_root() -> Path | None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    options(parser)
     parser.add_argument("--count", type=int, default=100, help="workspaces, one after another")
     parser.add_argument("--burst", type=int, default=30, help="workspaces at the same time")
     parser.add_argument("--docker", action="store_true", help="measure Docker in the same run")
-    parser.add_argument("--save", action="store_true", help="keep both forms in bench/results")
     arguments = parser.parse_args()
     results: dict[str, Samples] = {}
     with Bastide.from_env() as client:
@@ -175,9 +175,7 @@ def main() -> None:
             at_once(client, arguments.burst, results)
     if arguments.docker:
         beside_docker(min(arguments.count, 30), results)
-    if arguments.save:
-        save("tti", results)
-    emit(results, as_json=arguments.json)
+    finish("tti", results, arguments)
 
 
 if __name__ == "__main__":
