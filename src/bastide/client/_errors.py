@@ -19,6 +19,8 @@ BastideError
       UnavailableError        503  not now; the same call may succeed later
 """
 
+# ruff: noqa: N818 - each name says what happened
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -37,15 +39,15 @@ class ConfigurationError(BastideError):
     """An address or a key is missing; the message says which and where to get it."""
 
 
-class ConnectionFailed(BastideError):  # noqa: N818 - says what happened
+class ConnectionFailed(BastideError):
     """Nothing answered at the address, or the connection broke before the answer was whole."""
 
 
-class WaitTimeout(BastideError):  # noqa: N818
+class WaitTimeout(BastideError):
     """A workspace was not ready within the time given."""
 
 
-class ArchiveFailed(BastideError):  # noqa: N818
+class ArchiveFailed(BastideError):
     """An archive could not be made; `code` is machine-readable."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -53,7 +55,7 @@ class ArchiveFailed(BastideError):  # noqa: N818
         self.code = code
 
 
-class ProvisioningFailed(BastideError):  # noqa: N818
+class ProvisioningFailed(BastideError):
     """A workspace could not be made or started; it can be retried or deleted."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -62,7 +64,7 @@ class ProvisioningFailed(BastideError):  # noqa: N818
         self.message = message
 
 
-class CommandFailed(BastideError):  # noqa: N818
+class CommandFailed(BastideError):
     """A command ended with another code than 0."""
 
 

@@ -20,7 +20,7 @@ class DepotFull(DepotError):  # noqa: N818 - reads as a state
     """There is no room for more."""
 
 
-class Missing(DepotError):  # noqa: N818
+class Missing(DepotError):  # noqa: N818 - reads as a state
     """There is no file of that name."""
 
 

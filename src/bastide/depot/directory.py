@@ -143,7 +143,7 @@ class _DirectoryDraft(Draft):
 
     async def publish(self) -> None:
         """See `Draft.publish`."""
-        await self._depot._run(self._publish)  # noqa: SLF001
+        await self._depot._run(self._publish)  # noqa: SLF001 - a part of it
 
     def _write(self, data: bytes) -> None:
         self._depot.check_room(len(data))
