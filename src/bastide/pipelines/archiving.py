@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -18,13 +19,13 @@ from bastide.domain.archive import ArchiveState
 from bastide.domain.instant import now
 from bastide.domain.machine import ControlAddress, MachineSpec, MachineState
 from bastide.domain.operation import OperationKind, Phase
-from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
-from bastide.pipelines.boot import reason
+from bastide.engine.contract import EngineError, EngineUnavailable
+from bastide.pipelines.boot import reason, seen
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.backups import Backups, Progress
-from bastide.services.machines import observed, resting_spec_of, unobserved
+from bastide.services.machines import observed, resting_spec_of
 from bastide.store.archives import Archives
 from bastide.store.tables import Archive, Operation
 
@@ -76,7 +77,7 @@ class Archiving(Pipeline):
         # The row says "stopped" all the while; only the state of the machine is new.
         job.show(Phase.PREPARING, "Stopping the machine")
         status = await self.tools.engine.stop(job.row.id, self.tools.grace)
-        return Done(done.message, observed(status), None, done.params, done.then)
+        return replace(done, workspace=observed(status))
 
     async def give_up(self, job: Job, error: EngineError) -> Done:
         """No file is left; a machine that was booted for it is stopped; the row says why."""
@@ -85,10 +86,7 @@ class Archiving(Pipeline):
             with suppress(EngineError):
                 await self.tools.engine.stop(job.row.id, self.tools.grace)
         if not isinstance(error, EngineUnavailable):
-            try:
-                values = observed(await self.tools.engine.status(job.row.id))
-            except UnknownMachine:
-                values = unobserved()
+            values = await seen(self.tools.engine, job.row.id)
         kind = job.operation.kind
         code = error.code if error.code in _TOLD else f"{kind.value.upper()}_FAILED"
         problem = reason(error, code)
@@ -97,10 +95,8 @@ class Archiving(Pipeline):
             return done
         archive_id = str(job.operation.params["archive"])
         failed = {"state": ArchiveState.FAILED, "error": problem, "completed_at": now()}
-        return Done(
-            done.message,
-            values,
-            problem,
+        return replace(
+            done,
             then=lambda session: Archives(session).update(
                 archive_id, failed, state=ArchiveState.CREATING
             ),

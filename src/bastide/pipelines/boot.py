@@ -1,14 +1,16 @@
-"""Booting a machine: shared by creation, start and restart."""
+"""Booting a machine, seeing what became of it, and why it did not: shared by the pipelines."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from bastide.domain.image import FAILURES
 from bastide.domain.machine import MachineSpec, MachineStatus
 from bastide.domain.operation import Phase
 from bastide.domain.reference import looks_like_one
-from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
+from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
 from bastide.pipelines.pipeline import Job, Tools
-from bastide.services.machines import image_auth_of, spec_of
+from bastide.services.machines import image_auth_of, observed, spec_of, unobserved
 
 NO_IMAGE = "image_unavailable"
 """The engine's code for an image that is not there, and could be."""
@@ -64,6 +66,18 @@ async def make_and_boot(tools: Tools, job: Job, spec: MachineSpec) -> MachineSta
     await make(tools, job, spec)
     job.show(Phase.STARTING, "Starting the machine")
     return await tools.engine.start(spec)
+
+
+async def seen(engine: Engine, workspace_id: str) -> dict[str, Any]:
+    """The observed columns as the machine is now.
+
+    Raises:
+        EngineError: it cannot be seen.
+    """
+    try:
+        return observed(await engine.status(workspace_id))
+    except UnknownMachine:
+        return unobserved()
 
 
 def reason(error: EngineError, code: str) -> dict[str, str]:

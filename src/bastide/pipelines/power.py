@@ -9,14 +9,9 @@ from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
-from bastide.pipelines.boot import boot, reason
+from bastide.pipelines.boot import boot, reason, seen
 from bastide.pipelines.pipeline import Done, Job, Pipeline
-from bastide.services.machines import observed, unobserved
-
-_DESIRED = {
-    MachineState.RUNNING: DesiredState.RUNNING,
-    MachineState.PAUSED: DesiredState.PAUSED,
-}
+from bastide.services.machines import desired_of, observed, unobserved
 
 
 class Power(Pipeline):
@@ -53,16 +48,16 @@ class Power(Pipeline):
     async def give_up(self, job: Job, error: EngineError) -> Done:
         """A machine that does not start stays stopped, with the reason; see what it is now."""
         kind = job.operation.kind
-        seen: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         if not isinstance(error, EngineUnavailable):
-            seen = await self._seen(job.row.id)
+            values = await seen(self.tools.engine, job.row.id)
         if kind in {OperationKind.START, OperationKind.RESTART}:
-            seen["desired_state"] = DesiredState.STOPPED
-        elif kind in {OperationKind.PAUSE, OperationKind.RESUME} and seen:
-            seen["desired_state"] = _DESIRED.get(seen["observed_state"], DesiredState.STOPPED)
+            values["desired_state"] = DesiredState.STOPPED
+        elif kind in {OperationKind.PAUSE, OperationKind.RESUME} and values:
+            values["desired_state"] = desired_of(MachineState(values["observed_state"]))
         return Done(
             f"The {kind} failed: {error.message}",
-            seen,
+            values,
             reason(error, f"{kind.value.upper()}_FAILED"),
         )
 
@@ -86,10 +81,3 @@ class Power(Pipeline):
         if job.automatic:  # what a failed creation had left
             return unobserved()
         return {**unobserved(), "archived_at": now(), "archived_reason": "destroyed"}
-
-    async def _seen(self, workspace_id: str) -> dict[str, Any]:
-        """What the machine is now."""
-        try:
-            return observed(await self.tools.engine.status(workspace_id))
-        except UnknownMachine:
-            return unobserved()

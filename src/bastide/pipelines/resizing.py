@@ -7,10 +7,10 @@ from typing import Any
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MEMORY_IN_USE, MachineState
 from bastide.domain.operation import OperationKind, Phase
-from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
-from bastide.pipelines.boot import boot, reason
+from bastide.engine.contract import EngineError, EngineUnavailable, Unsupported
+from bastide.pipelines.boot import boot, reason, seen
 from bastide.pipelines.pipeline import Done, Job, Pipeline
-from bastide.services.machines import observed, resources_of, unobserved
+from bastide.services.machines import observed, resources_of
 
 
 class Resizing(Pipeline):
@@ -36,15 +36,8 @@ class Resizing(Pipeline):
         """The old sizes hold again, but for a disk, which may have grown already."""
         values: dict[str, Any] = dict(job.operation.params.get("before", {}))
         if not isinstance(error, EngineUnavailable):
-            values |= await self._seen(job.row.id)
+            values |= await seen(self.tools.engine, job.row.id)
             if values["observed_state"] not in {MachineState.RUNNING, MachineState.PAUSED}:
                 values["desired_state"] = DesiredState.STOPPED
         code = error.code if error.code == MEMORY_IN_USE else "RESIZE_FAILED"
         return Done(f"The resize failed: {error.message}", values, reason(error, code))
-
-    async def _seen(self, workspace_id: str) -> dict[str, Any]:
-        """What the machine is now."""
-        try:
-            return observed(await self.tools.engine.status(workspace_id))
-        except UnknownMachine:
-            return unobserved()

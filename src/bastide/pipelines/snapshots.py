@@ -8,14 +8,10 @@ from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState, MachineStatus, SnapshotAfter
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
-from bastide.pipelines.boot import reason
+from bastide.pipelines.boot import reason, seen
 from bastide.pipelines.pipeline import Done, Job, Pipeline
-from bastide.services.machines import observed, spec_of, unobserved
+from bastide.services.machines import desired_of, observed, spec_of
 
-_DESIRED = {
-    MachineState.RUNNING: DesiredState.RUNNING,
-    MachineState.PAUSED: DesiredState.PAUSED,
-}
 _TOLD = frozenset({"conflict", "no_snapshot", "unsupported"})
 """Refusals of the engine that are the caller's to know as what they are."""
 
@@ -63,12 +59,9 @@ class Snapshots(Pipeline):
         """Nothing was changed by a failed snapshot; a failed restore leaves it stopped."""
         values: dict[str, Any] = {}
         if not isinstance(error, EngineUnavailable):
-            status = await self._status(job.row.id)
-            values = unobserved() if status is None else observed(status)
+            values = await seen(self.tools.engine, job.row.id)
             if job.operation.kind is OperationKind.RESTORE:
-                values["desired_state"] = _DESIRED.get(
-                    MachineState(values["observed_state"]), DesiredState.STOPPED
-                )
+                values["desired_state"] = desired_of(MachineState(values["observed_state"]))
         kind = job.operation.kind
         code = error.code if error.code in _TOLD else f"{kind.value.upper()}_FAILED"
         return Done(f"The {kind} failed: {error.message}", values, reason(error, code))
@@ -82,6 +75,6 @@ class Snapshots(Pipeline):
 
 def _after(status: MachineStatus) -> dict[str, Any]:
     """The columns once a snapshot is taken: what the machine is now is what was asked for."""
-    desired = _DESIRED.get(status.state, DesiredState.STOPPED)
+    desired = desired_of(status.state)
     stopped = {"user_requested_stop": True} if desired is DesiredState.STOPPED else {}
     return {**observed(status), "desired_state": desired, **stopped}

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bastide.domain.instant import now
+from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import (
     Driver,
     MachineSpec,
@@ -136,3 +137,13 @@ def unobserved(at: datetime | None = None) -> dict[str, Any]:
         "boot_id": None,
         "ready": False,
     }
+
+
+def desired_of(state: MachineState) -> DesiredState:
+    """What to want of a machine that is to stay as it is now: one that is not up stays stopped."""
+    match state:
+        case MachineState.RUNNING:
+            return DesiredState.RUNNING
+        case MachineState.PAUSED:
+            return DesiredState.PAUSED
+    return DesiredState.STOPPED
