@@ -32,7 +32,7 @@ class Work:
         return self._task.done() or self._task.cancelling() > 0
 
     async def follow(self) -> AsyncIterator[str]:
-        """Lines of progress until it has ended well.
+        """Lines of progress until it has ended well, the last one again after each `PULSE`.
 
         Raises:
             NodeError: it failed.
@@ -49,9 +49,13 @@ class Work:
                     continue
                 waiting = asyncio.ensure_future(self._changed.wait())
                 try:
-                    await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait(
+                        (self._task, waiting), timeout=PULSE, return_when=asyncio.FIRST_COMPLETED
+                    )
                 finally:
                     waiting.cancel()
+                if not done:
+                    told = None
         finally:
             self._waiting -= 1
             if self._waiting == 0 and not self._task.done():
