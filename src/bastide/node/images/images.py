@@ -51,7 +51,7 @@ class Images:
         self._mounted: set[str] = set()
         self._refused: dict[str, str] = {}
         self._going: set[str] = set()
-        self._configs: dict[str, ImageConfig] = {}
+        self._configs: dict[str, ImageConfig | None] = {}
         self._naming = threading.Lock()
 
     def list(self) -> list[ImageInfo]:
@@ -188,7 +188,8 @@ class Images:
     def _config(self, digest: str) -> ImageConfig | None:
         if digest not in self._configs:
             for manifest in self.manifests():
-                if manifest.config is not None:
+                # kept for those without one too: their manifests are not read at each boot
+                if manifest.config is not None or manifest.digest not in self._configs:
                     self._configs[manifest.digest] = manifest.config
         return self._configs.get(digest)
 
