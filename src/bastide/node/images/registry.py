@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -325,13 +326,15 @@ class Registry:
         """A client for one host alone: its connections are never used for another name."""
         if origin not in self._clients:
             client = httpx.AsyncClient(
-                verify=self._context(), trust_env=False, follow_redirects=False
+                verify=self._context, trust_env=False, follow_redirects=False
             )
             self._stack.push_async_callback(client.aclose)
             self._clients[origin] = client
         return self._clients[origin]
 
+    @cached_property
     def _context(self) -> ssl.SSLContext:
+        """For all origins: to read the system's authorities takes long."""
         context = ssl.create_default_context()
         extra = self._passage.settings.ca_file
         if extra is not None:
