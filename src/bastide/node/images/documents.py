@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bastide.domain.image import ImageConfig
+from bastide.domain.text import plain_text
 from bastide.node.errors import ImageRefused
 
 INDEXES = frozenset(
@@ -149,8 +150,13 @@ class Configuration(_Document):
         texts = (*words, *variables, inner.WorkingDir or "", inner.User or "")
         if len(texts) > _MOST_WORDS or sum(len(text) for text in texts) > _MOST_TEXT:
             raise ImageRefused("its command and environment have more than 64 KiB")
-        if any("\x00" in text or (not text.isascii() and _broken(text)) for text in texts):
-            raise ImageRefused("its command or environment holds what no process can be given")
+        try:
+            for text in texts:
+                plain_text(text)
+        except ValueError:
+            raise ImageRefused(
+                "its command or environment holds what no process can be given"
+            ) from None
         ports = sorted(inner.ExposedPorts or {})
         return ImageConfig(
             command=words,
@@ -186,11 +192,3 @@ def read(kind: type[_D], content: bytes, what: str) -> _D:
 def digest_of(content: bytes) -> str:
     """`sha256:` and the hexadecimal digest."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _broken(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
