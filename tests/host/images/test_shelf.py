@@ -15,7 +15,7 @@ from tests.host.images.registry import Registry
 
 from bastide.domain.image import ImageWords
 from bastide.domain.machine import ImageInfo, ImageOrigin
-from bastide.node.errors import ImageInUse, ImageRefused, Invalid, NotFound
+from bastide.node.errors import ImageInUse, ImageRefused, Interrupted, Invalid, NotFound
 from bastide.node.images.garbage import Garbage
 
 pytestmark = pytest.mark.host
@@ -73,6 +73,27 @@ async def test_an_archive_that_is_none_is_told(bench: Bench, content: bytes, wor
     with pytest.raises(ImageRefused, match=words):
         await bring(bench, content, "mine")
     assert not list(bench.images.directory.glob("*.json"))
+    assert bench.left() == set()
+
+
+async def test_an_import_ends_with_the_node(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing ends it as it ends a pull: whoever waits is told, and nothing is left."""
+    began = asyncio.Event()
+
+    async def endless(*args: object, **settings: object) -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(bench.workshop, "_assemble", endless)
+    bringing = asyncio.ensure_future(bring(bench, small().archive, "mine"))
+    async with asyncio.timeout(60):
+        await began.wait()
+        assert bench.workshop.busy
+        await bench.workshop.close()
+        with pytest.raises(Interrupted):
+            await bringing
+    assert not bench.workshop.busy
     assert bench.left() == set()
 
 

@@ -52,7 +52,6 @@ class Workshop:
         self._works: dict[str, Work] = {}
         self._making = asyncio.Semaphore(_AT_ONCE)
         self._hosts: dict[str, asyncio.Semaphore] = {}
-        self._reading = 0
 
     async def have(self, wanted: ImageRequest) -> AsyncIterator[str | ImageInfo]:
         """Have an image: lines of progress, then what is known of it.
@@ -228,18 +227,17 @@ class Workshop:
             ImageRefused: it is none, or too large.
             NoSpace: the disk is full.
         """
-        self._reading += 1
         try:
-            work = Work(
+            work = self._work(
+                f"archive {place.name}",
                 lambda tell: self._assemble(
                     tell, archive=place / _ARCHIVE, origin=ImageOrigin.IMPORT, words=words
-                )
+                ),
             )
             async for message in work.follow():
                 yield message
             image = await work.result()
         finally:
-            self._reading -= 1
             await asyncio.shield(jobs.remove_scratch(place))
         await asyncio.to_thread(self.images.unname, words.id, image)
         yield self._info(image)
@@ -302,7 +300,7 @@ class Workshop:
     @property
     def busy(self) -> bool:
         """Whether something is being made, so that layers may be in use."""
-        return any(not work.done for work in self._works.values()) or self._reading > 0
+        return any(not work.done for work in self._works.values())
 
     async def close(self) -> None:
         """End what is going on; what was fetched stays."""
