@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from bastide.client._call import LONG_TIMEOUT, Call, part
+from bastide.client._call import LONG_TIMEOUT, Call, given, part
 from bastide.client._errors import ArchiveFailed, WaitTimeout
 from bastide.client._models import Model
 from bastide.client._session import AsyncSession, Session
@@ -60,13 +60,13 @@ def _create(
     paths: Sequence[str] | None,
     excludes: Sequence[str] | None,
 ) -> Call[Archive]:
-    given: dict[str, Any] = {
+    wanted = {
         "version": version,
         "vm_paths": None if paths is None else list(paths),
         "exclude_vm_paths": None if excludes is None else list(excludes),
     }
-    body = {name: value for name, value in given.items() if value is not None}
-    return Call("POST", _path(workspace), _archive, json={**body, "wait": False}, repeatable=False)
+    body = {**given(wanted), "wait": False}
+    return Call("POST", _path(workspace), _archive, json=body, repeatable=False)
 
 
 def _list(workspace: str) -> Call[list[Archive]]:
@@ -82,12 +82,11 @@ def _get(workspace: str, version: Version) -> Call[Archive]:
 
 
 def _restore(workspace: str, version: Version, into: str | None, dest: str | None) -> Call[int]:
-    body = {"workspace": into, "dest": dest}
     return Call(
         "POST",
         f"{_path(workspace, version)}/restore",
         lambda answer: int(answer["files_restored"]),
-        json={name: value for name, value in body.items() if value is not None},
+        json=given({"workspace": into, "dest": dest}),
         repeatable=False,
         timeout=LONG_TIMEOUT,
     )

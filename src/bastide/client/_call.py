@@ -37,7 +37,7 @@ class Call(Generic[T]):
 
     def request(self, http: httpx.Client | httpx.AsyncClient, token: str | None) -> httpx.Request:
         """The request, with a bearer token when one is given."""
-        params = {name: _text(value) for name, value in self.params.items() if value is not None}
+        params = {name: _text(value) for name, value in given(self.params).items()}
         bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
         return http.build_request(
             self.method,
@@ -108,6 +108,11 @@ def connection_failed(error: httpx.TransportError) -> ConnectionFailed:
     except RuntimeError:
         where = "the server"
     return ConnectionFailed(f"{where} did not answer: {error or type(error).__name__}")
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller gave: all but None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def part(identifier: str) -> str:

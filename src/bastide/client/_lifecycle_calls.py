@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bastide.client._call import LONG_TIMEOUT, Call, part
+from bastide.client._call import LONG_TIMEOUT, Call, given, part
 from bastide.client._models import (
     Estimate,
     Lifecycle,
@@ -75,7 +75,7 @@ def update_ttl(workspace: str, ttl: str | int | None, ttl_action: str | None) ->
 
 def ping(workspace: str, ttl_seconds: int | None) -> Call[Renewal]:
     """Renew its lease from now."""
-    body = _given({"ttl_seconds": ttl_seconds})
+    body = given({"ttl_seconds": ttl_seconds})
     path = f"/workspace/{part(workspace)}/ping"
     return Call("POST", path, Renewal.model_validate, json=body)
 
@@ -103,7 +103,7 @@ def resize(
         "PATCH",
         f"/workspace/{part(workspace)}/resources",
         Resized.model_validate,
-        json=_given(body),
+        json=given(body),
         timeout=LONG_TIMEOUT,
     )
 
@@ -146,8 +146,4 @@ def _lifecycle(
     method: str, workspace: str, part_name: str, body: Mapping[str, Any]
 ) -> Call[Lifecycle]:
     path = f"/workspace/{part(workspace)}/lifecycle/{part_name}"
-    return Call(method, path, Lifecycle.model_validate, json=_given(body))
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    return Call(method, path, Lifecycle.model_validate, json=given(body))

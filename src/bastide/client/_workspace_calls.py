@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bastide.client._call import LONG_TIMEOUT, Call, part
+from bastide.client._call import LONG_TIMEOUT, Call, given, part
 from bastide.client._errors import ApiError, BastideError, ConnectionFailed, ProvisioningFailed
 from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
 
@@ -44,11 +44,11 @@ def create(
         "slug": slug,
         "namespace": namespace,
         "mode": mode,
-        "config": _given(settings) or None,
+        "config": given(settings) or None,
         "idempotency_key": idempotency_key or uuid.uuid4().hex,
         "wait_ready": False,
     }
-    return Call("POST", "/workspace", _workspace, json=_given(body))
+    return Call("POST", "/workspace", _workspace, json=given(body))
 
 
 def waiting(call: Call[Workspace], seconds: float) -> Call[Workspace]:
@@ -123,7 +123,7 @@ def images(search: str | None, category: str | None) -> Call[list[Image]]:
         "GET",
         "/workspace/images",
         lambda body: [Image.model_validate(image) for image in body["images"]],
-        params=_given({"search": search, "category": category}),
+        params={"search": search, "category": category},
     )
 
 
@@ -163,7 +163,3 @@ def _token(body: Any) -> str:
 
 def _nothing(_: Any) -> None:
     return None
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
