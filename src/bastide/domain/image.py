@@ -203,22 +203,24 @@ def describe(
     last_used: datetime | None = None,
 ) -> ImageInfo:
     """What is told of an image, built or not."""
-    config = (manifest.config if manifest else None) or ImageConfig()
     shown = set(ImageWords.model_fields) & set(ImageInfo.model_fields)
+    words = {name: getattr(item, name) for name in shown}
+    if manifest is None:
+        return ImageInfo(**words, ready=False, buildable=True, error=error, last_used=last_used)
+    config = manifest.config or ImageConfig()
     return ImageInfo(
-        **{name: getattr(item, name) for name in shown},
-        ready=manifest is not None and error is None,
-        buildable=manifest is None,
-        digest=manifest.digest if manifest else None,
-        size_bytes=manifest.size_bytes if manifest else None,
-        software=manifest.software if manifest else (),
+        **words,
+        ready=error is None,
+        digest=manifest.digest,
+        size_bytes=manifest.size_bytes,
+        software=manifest.software,
         error=error,
-        origin=manifest.origin if manifest else ImageOrigin.RECIPE,
-        names=manifest.names if manifest else (),
-        source=manifest.key if manifest and manifest.origin is not ImageOrigin.RECIPE else None,
+        origin=manifest.origin,
+        names=manifest.names,
+        source=manifest.key if manifest.origin is not ImageOrigin.RECIPE else None,
         exposed_ports=config.exposed_ports,
         command=config.command,
-        skipped=manifest.skipped if manifest else 0,
+        skipped=manifest.skipped,
         last_used=last_used,
     )
 
