@@ -4,6 +4,8 @@ What answers is inside a workspace and therefore hostile: answers are bounded in
 redirects are not followed, and each boot's token opens only that boot's agent.
 """
 
+# ruff: noqa: N818 - these read as states, which they are
+
 from __future__ import annotations
 
 import asyncio
@@ -29,14 +31,14 @@ _NO_SUCH_CALLS = ("'/control/archive'", "'/control/unpack'")
 """How an agent's refusal ends that does not know these calls yet."""
 
 
-class AgentUnavailable(EngineError):  # noqa: N818 - reads as a state, like EngineUnavailable
+class AgentUnavailable(EngineError):
     """The agent of a machine does not answer as it must."""
 
     def __init__(self, message: str) -> None:
         super().__init__("VM_UNAVAILABLE", message)
 
 
-class AgentRefused(EngineError):  # noqa: N818
+class AgentRefused(EngineError):
     """The agent will not do it, with its reason; `status` is that of its answer."""
 
     def __init__(self, status: int, message: str) -> None:

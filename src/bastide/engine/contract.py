@@ -1,5 +1,7 @@
 """The Engine contract: what the control plane may ask of whatever runs machines."""
 
+# ruff: noqa: N818 - these read as states, which they are
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -29,21 +31,21 @@ class EngineError(Exception):
         self.message = message
 
 
-class EngineUnavailable(EngineError):  # noqa: N818 - reads as a state, which it is
+class EngineUnavailable(EngineError):
     """The engine cannot be reached now; the same call may succeed later."""
 
     def __init__(self, message: str) -> None:
         super().__init__("VM_UNAVAILABLE", message)
 
 
-class Unsupported(EngineError):  # noqa: N818
+class Unsupported(EngineError):
     """This engine cannot do that; nothing was changed."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unsupported", message)
 
 
-class UnknownMachine(EngineError):  # noqa: N818
+class UnknownMachine(EngineError):
     """The engine has no machine of that id."""
 
     def __init__(self, message: str) -> None:
