@@ -12,6 +12,7 @@ import pytest
 from tests.host.images.conftest import Bench, MakeBench
 from tests.host.images.made import Image, entry, layer, small
 from tests.host.images.registry import Registry
+from tests.host.node.waiting import until
 
 from bastide.domain.image import ImageWords
 from bastide.domain.machine import ImageInfo, ImageOrigin
@@ -89,7 +90,7 @@ async def test_an_import_ends_with_the_node(bench: Bench, monkeypatch: pytest.Mo
     bringing = asyncio.ensure_future(bring(bench, small().archive, "mine"))
     async with asyncio.timeout(60):
         await began.wait()
-        assert bench.workshop.busy
+        await until(lambda: bench.workshop.busy)
         await bench.workshop.close()
         with pytest.raises(Interrupted):
             await bringing
