@@ -13,7 +13,7 @@ import structlog
 
 from bastide.domain.image import ImageManifest
 from bastide.domain.machine import ImageOrigin
-from bastide.node.errors import ImageInUse, NotFound
+from bastide.node.errors import ImageInUse, Invalid, NotFound
 from bastide.node.images.workshop import MIB, Workshop
 
 FRESH = 600.0
@@ -92,18 +92,15 @@ class Garbage:
         return Collected(size, 1)
 
     def _find(self, name: str) -> ImageManifest | None:
-        words = self._images.catalogued(name)
-        for manifest in self._images.manifests():
-            if name in (manifest.id, manifest.key, *manifest.names):
-                return manifest
-            if words is not None and words.id in (
-                manifest.id,
-                manifest.words.id if manifest.words else None,
-            ):
-                return manifest
-        with suppress(Exception):
-            return self._images.named(self._images.name(name))
-        return None
+        manifests = self._images.manifests()
+        words = self._images.catalogued(name, manifests)
+        found = self._images.manifest_of(words.id, manifests) if words is not None else None
+        if found is None:
+            found = next((one for one in manifests if name in (one.id, one.key)), None)
+        if found is None:
+            with suppress(Invalid):
+                found = self._images.named(self._images.name(name), manifests)
+        return found
 
     def _items(self) -> list[_Item]:
         """Images that can be had again and nobody uses, and layers."""

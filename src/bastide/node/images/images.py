@@ -59,7 +59,7 @@ class Images:
         manifests = self.manifests()
         found = []
         for item in self._known(manifests):
-            manifest = self._manifest_of(item.id, manifests)
+            manifest = self.manifest_of(item.id, manifests)
             found.append(self._describe(item, manifest))
         found += [
             self._describe(words_of(one), one)
@@ -82,10 +82,9 @@ class Images:
             ImageUnavailable: it is not there yet; it can be built or pulled.
         """
         manifests = self.manifests()
-        known = self._known(manifests)
-        item = next((one for one in known if reference in (one.id, one.image)), None)
+        item = self.catalogued(reference, manifests)
         if item is not None:
-            manifest = self._manifest_of(item.id, manifests)
+            manifest = self.manifest_of(item.id, manifests)
             if manifest is None:
                 raise ImageUnavailable(
                     f"the image {item.id} is not built on this host: "
@@ -94,7 +93,7 @@ class Images:
         else:
             manifest = self._pulled(reference, manifests)
             if manifest is None:
-                names = ", ".join(one.id for one in known)
+                names = ", ".join(one.id for one in self._known(manifests))
                 raise Invalid(f"there is no image {reference!r}: known are {names}", field="image")
         with self._mounting:
             if manifest.digest in self._going:
@@ -134,10 +133,22 @@ class Images:
         among = self.manifests() if manifests is None else manifests
         return next((one for one in among if name in one.names), None)
 
-    def catalogued(self, text: str) -> ImageWords | None:
+    def catalogued(
+        self, text: str, manifests: Collection[ImageManifest] | None = None
+    ) -> ImageWords | None:
         """The words of what a text names in the catalogue: a recipe, or an imported image."""
-        known = self._known(self.manifests())
+        known = self._known(self.manifests() if manifests is None else manifests)
         return next((one for one in known if text in (one.id, one.image)), None)
+
+    def manifest_of(self, item: str, manifests: Collection[ImageManifest]) -> ImageManifest | None:
+        """What is there of an entry of the catalogue."""
+        recipes = {one.id for one in self.recipes}
+        for one in manifests:
+            if one.id == item and one.origin is ImageOrigin.RECIPE:
+                return one
+            if item not in recipes and one.words is not None and one.words.id == item:
+                return one
+        return None
 
     def find(self, image: str) -> ImageManifest | None:
         """The image of that id, if it is there."""
@@ -302,13 +313,3 @@ class Images:
                 and (one.words.id == one.id or one.origin is ImageOrigin.IMPORT)
             ),
         )
-
-    def _manifest_of(self, item: str, manifests: Collection[ImageManifest]) -> ImageManifest | None:
-        """What is there of an entry of the catalogue."""
-        recipes = {one.id for one in self.recipes}
-        for one in manifests:
-            if one.id == item and one.origin is ImageOrigin.RECIPE:
-                return one
-            if item not in recipes and one.words is not None and one.words.id == item:
-                return one
-        return None
