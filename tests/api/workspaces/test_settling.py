@@ -13,6 +13,7 @@ from bastide.engine.contract import EngineError
 from bastide.pipelines import pipeline
 from bastide.pipelines.pipeline import Done, Job
 from bastide.pipelines.power import Power
+from bastide.services import queue
 from bastide.services.views import view_of
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
@@ -88,6 +89,8 @@ async def test_an_end_is_told_whatever_the_edge_does(
     async def fail(row: Workspace, *, gone: bool = False) -> None:
         raise RuntimeError("a defect")
 
+    # Nobody may come upon the end by looking for it.
+    monkeypatch.setattr(queue, "LOOK_AGAIN", 3600.0)
     monkeypatch.setattr(cloud.services.runtime_access._gateway, "publish", fail)
     async with asyncio.timeout(20):
         await cloud.call("POST", f"/workspace/{found['id']}/stop")
