@@ -17,10 +17,10 @@ import structlog
 
 from bastide.domain.archive import ArchiveState
 from bastide.domain.instant import now
-from bastide.domain.machine import ControlAddress, MachineSpec, MachineState
+from bastide.domain.machine import ControlAddress, MachineState
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable
-from bastide.pipelines.boot import reason, seen
+from bastide.pipelines.boot import boot_resting, reason, seen
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
 from bastide.services.archive_files import ArchiveFiles
@@ -110,14 +110,9 @@ class Archiving(Pipeline):
 
     async def _archive(self, job: Job) -> Archive:
         """The row that the operation is about."""
-        async with self.tools.database.read() as session:
-            archive = await Archives(session).get(str(job.operation.params["archive"]))
         making = job.operation.kind is OperationKind.ARCHIVE
         wanted = ArchiveState.CREATING if making else ArchiveState.READY
-        if archive is None or archive.state is not wanted:
-            code = "archive_cancelled" if making else "archive_gone"
-            raise EngineError(code, "the archive was deleted")
-        return archive
+        return await archive_in(self.tools, str(job.operation.params["archive"]), wanted)
 
     async def _control(self, job: Job, *, resting: bool) -> ControlAddress:
         """Where the agent of the machine answers; a stopped machine is booted for that."""
@@ -185,9 +180,15 @@ class Archiving(Pipeline):
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def boot_resting(tools: Tools, spec: MachineSpec) -> ControlAddress:
-    """Boot a machine for its files alone, or find the one that an earlier pass has booted."""
-    status = await tools.engine.start(spec)
-    if status.control is None:
-        raise EngineError("boot_failed", "the machine has no address")
-    return status.control
+async def archive_in(tools: Tools, archive_id: str, wanted: ArchiveState) -> Archive:
+    """The row of an archive that is being made (`wanted` is CREATING), or is stored (READY).
+
+    Raises:
+        EngineError: `archive_cancelled` or `archive_gone`: it was deleted.
+    """
+    async with tools.database.read() as session:
+        archive = await Archives(session).get(archive_id)
+    if archive is None or archive.state is not wanted:
+        code = "archive_cancelled" if wanted is ArchiveState.CREATING else "archive_gone"
+        raise EngineError(code, "the archive was deleted")
+    return archive

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bastide.domain.image import FAILURES
-from bastide.domain.machine import MachineSpec, MachineStatus
+from bastide.domain.machine import ControlAddress, MachineSpec, MachineStatus
 from bastide.domain.operation import Phase
 from bastide.domain.reference import looks_like_one
 from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
@@ -66,6 +66,14 @@ async def make_and_boot(tools: Tools, job: Job, spec: MachineSpec) -> MachineSta
     await make(tools, job, spec)
     job.show(Phase.STARTING, "Starting the machine")
     return await tools.engine.start(spec)
+
+
+async def boot_resting(tools: Tools, spec: MachineSpec) -> ControlAddress:
+    """Boot a machine for its files alone, or find the one that an earlier pass has booted."""
+    status = await tools.engine.start(spec)
+    if status.control is None:
+        raise EngineError("boot_failed", "the machine has no address")
+    return status.control
 
 
 async def seen(engine: Engine, workspace_id: str) -> dict[str, Any]:

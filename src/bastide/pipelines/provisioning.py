@@ -7,14 +7,12 @@ from contextlib import suppress
 from bastide.domain.archive import ArchiveState
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, UnknownMachine
-from bastide.pipelines.archiving import boot_resting
-from bastide.pipelines.boot import make, make_and_boot, reason
+from bastide.pipelines.archiving import archive_in
+from bastide.pipelines.boot import boot_resting, make, make_and_boot, reason
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
 from bastide.services.backups import Backups, Progress
 from bastide.services.machines import observed, resting_spec_of, spec_of, unobserved
-from bastide.store.archives import Archives
-from bastide.store.tables import Archive
 
 
 class Provisioning(Pipeline):
@@ -41,7 +39,7 @@ class Provisioning(Pipeline):
 
         Repeated from the beginning: whatever an earlier pass has booted is stopped first.
         """
-        archive = await self._archive(archive_id)
+        archive = await archive_in(self.tools, archive_id, ArchiveState.READY)
         engine = self.tools.engine
         with suppress(UnknownMachine):
             await engine.stop(job.row.id, 0)
@@ -51,13 +49,6 @@ class Provisioning(Pipeline):
         job.show(Phase.INITIALIZING, f"Taking up version {archive.version} of the archive")
         await self._backups.put(control, archive, "/", Progress())
         await engine.stop(job.row.id, self.tools.grace)
-
-    async def _archive(self, archive_id: str) -> Archive:
-        async with self.tools.database.read() as session:
-            archive = await Archives(session).get(archive_id)
-        if archive is None or archive.state is not ArchiveState.READY:
-            raise EngineError("archive_gone", "the archive was deleted")
-        return archive
 
     async def give_up(self, job: Job, error: EngineError) -> Done:
         """Leave nothing in the engine; what cannot be reached now the sweep removes."""
