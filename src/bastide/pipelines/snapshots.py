@@ -11,6 +11,7 @@ from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachi
 from bastide.pipelines.boot import reason, seen
 from bastide.pipelines.pipeline import Done, Job, Pipeline
 from bastide.services.machines import desired_of, observed, spec_of
+from bastide.services.snapshots import unchanged
 
 _TOLD = frozenset({"conflict", "no_snapshot", "unsupported"})
 """Refusals of the engine that are the caller's to know as what they are."""
@@ -30,7 +31,8 @@ class Snapshots(Pipeline):
 
     async def _take(self, job: Job) -> MachineStatus:
         """Capture it, unless an earlier pass has done so and ended it."""
-        after = SnapshotAfter(job.operation.params["after"])
+        # One that an earlier version queued may not say.
+        after = SnapshotAfter(job.operation.params.get("after") or unchanged(job.row))
         if job.operation.attempts > 1:
             status = await self.tools.engine.status(job.row.id)
             taken = status.snapshot

@@ -18,6 +18,7 @@ from bastide.services.failures import engine_failures
 from bastide.services.power import PowerService
 from bastide.services.views import WorkspaceView
 from bastide.services.workspaces import WorkspaceService
+from bastide.store.tables import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,7 @@ class SnapshotService:
                 state=known.condition.status.value,
             )
         if after is None:  # decided now: amid a snapshot that is tried again it may be frozen
-            paused = known.row.observed_state == MachineState.PAUSED
-            after = SnapshotAfter.PAUSED if paused else SnapshotAfter.RESUME
+            after = unchanged(known.row)
         params = {"after": after.value}
         kind = OperationKind.SNAPSHOT
         return await self._shown(await self._power.do(caller, reference, kind, params=params))
@@ -98,3 +98,9 @@ class SnapshotService:
                 "This server cannot take or restore snapshots: "
                 f"{able.snapshot_unavailable_reason or 'it gave no reason'}."
             )
+
+
+def unchanged(row: Workspace) -> SnapshotAfter:
+    """What leaves a workspace as it is: frozen or running."""
+    paused = row.observed_state == MachineState.PAUSED
+    return SnapshotAfter.PAUSED if paused else SnapshotAfter.RESUME

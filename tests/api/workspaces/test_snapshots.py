@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.api.workspaces.cloud import Cloud, World, eventually
 
 from bastide.domain.machine import MachineState
+from bastide.services.views import WorkspaceView
 
 
 @pytest.fixture
@@ -176,6 +178,22 @@ async def test_a_paused_one_stays_paused(cloud: Cloud) -> None:
     """Without `after` it is what it was."""
     found = await cloud.create()
     await cloud.call("POST", f"/workspace/{found['id']}/pause")
+    taken = await cloud.call("POST", f"/workspace/{found['id']}/snapshot")
+    assert taken["status"] == "paused"
+
+
+async def test_one_queued_by_an_earlier_version_is_worked(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not say what is to be then: what was before."""
+    found = await cloud.create()
+    await cloud.call("POST", f"/workspace/{found['id']}/pause")
+    ask = cloud.services.power.do
+
+    async def earlier(*args: Any, **more: Any) -> WorkspaceView:
+        return await ask(*args, **{**more, "params": {"after": None}})
+
+    monkeypatch.setattr(cloud.services.power, "do", earlier)
     taken = await cloud.call("POST", f"/workspace/{found['id']}/snapshot")
     assert taken["status"] == "paused"
 
