@@ -5,8 +5,9 @@ They outlive their workspace: those of a deleted one are found by its id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,7 +34,7 @@ from bastide.domain.operation import UNFINISHED, OperationKind
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
 from bastide.services.queue import Queue
-from bastide.services.views import view_of
+from bastide.services.views import WorkspaceView, view_of
 from bastide.settings import Archives as Settings
 from bastide.store.archives import Archives
 from bastide.store.database import Database, Duplicate
@@ -107,27 +108,39 @@ class ArchiveService:
                 async with self._database.write() as session:
                     found = await Workspaces(session).find(caller.account_id, reference)
                     row = caller.require(found)
-                    view = await view_of(session, row)
                     most = await self._most_bytes(session, row)
                     archive = await self._insert(session, row, body)
-                    operation = await self._queue.request(
-                        session,
-                        view,
-                        OperationKind.ARCHIVE,
-                        params={
-                            "archive": archive.id,
-                            "resting": archive.consistency == "stopped",
-                            "most_bytes": most,
-                        },
+                    params = {"archive": archive.id, "most_bytes": most}
+                    view, operation = await self._request(
+                        session, row, OperationKind.ARCHIVE, params
                     )
-                    if operation is None:  # an archive is never there already
-                        raise Conflict("The workspace cannot be archived now; try again.")
                     archive.operation_id = operation.id
             except Duplicate:
                 continue
             self._queue.announce(operation, view)
             return archive, operation
         raise Conflict("The workspace is changing too fast; try again.")
+
+    async def _request(
+        self,
+        session: AsyncSession,
+        row: Workspace,
+        kind: OperationKind,
+        params: Mapping[str, Any],
+    ) -> tuple[WorkspaceView, Operation]:
+        """Queue an operation on the files of a workspace; the view it was judged by.
+
+        Raises:
+            Conflict: the state of the workspace forbids it.
+        """
+        view = await view_of(session, row)
+        resting = _consistency(row) == "stopped"
+        operation = await self._queue.request(
+            session, view, kind, params={**params, "resting": resting}
+        )
+        if operation is None:  # there always is something to do
+            raise Conflict("This cannot be done now; try again.")
+        return view, operation
 
     async def _insert(self, session: AsyncSession, row: Workspace, body: CreateArchive) -> Archive:
         """The row of a new archive; a failed one of that version gives way to it."""
@@ -248,19 +261,10 @@ class ArchiveService:
                     _check_ready(archive)
                     wanted = body.workspace or source.id
                     row = caller.require(await Workspaces(session).find(caller.account_id, wanted))
-                    view = await view_of(session, row)
-                    operation = await self._queue.request(
-                        session,
-                        view,
-                        OperationKind.UNPACK,
-                        params={
-                            "archive": archive.id,
-                            "resting": _consistency(row) == "stopped",
-                            "dest": body.dest,
-                        },
+                    params = {"archive": archive.id, "dest": body.dest}
+                    view, operation = await self._request(
+                        session, row, OperationKind.UNPACK, params
                     )
-                    if operation is None:  # it always has something to do
-                        raise Conflict("The archive cannot be restored now; try again.")
             except Duplicate:
                 continue
             self._queue.announce(operation, view)
