@@ -33,6 +33,7 @@ from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
+from bastide.services.machines import MIB
 from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.settings import Archives as Settings
@@ -42,7 +43,6 @@ from bastide.store.operations import Operations
 from bastide.store.tables import Archive, Operation, Workspace
 from bastide.store.workspaces import Workspaces
 
-MIB = 1024 * 1024
 _ATTEMPTS = 4
 _CANCELLED_WITHIN = 60.0
 """Seconds in which an archive that is being made ends once it is deleted."""

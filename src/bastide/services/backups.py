@@ -15,9 +15,9 @@ from bastide.depot.zstd import BrokenError, Expansion, Press
 from bastide.domain.machine import ControlAddress
 from bastide.engine.agent import Agent, AgentRefused
 from bastide.engine.contract import EngineError
+from bastide.services.machines import MIB
 from bastide.store.tables import Archive
 
-MIB = 1024 * 1024
 _FULL = 507
 _BAD_PATHS = frozenset({400, 403, 404})
 _SLACK = 16 * 1024 * MIB
@@ -52,7 +52,7 @@ class Backups:
 
     def __init__(self, agent: Agent, depot: Depot) -> None:
         self._agent = agent
-        self.depot = depot
+        self._depot = depot
 
     async def take(
         self, control: ControlAddress, archive: Archive, most: int, progress: Progress
@@ -65,7 +65,7 @@ class Backups:
         try:
             async with (
                 self._agent.archive(control, archive.vm_paths, archive.exclude_vm_paths) as tar,
-                self.depot.draft(archive.file) as draft,
+                self._depot.draft(archive.file) as draft,
             ):
                 async for piece in tar:
                     data = await asyncio.to_thread(press.add, piece)
@@ -105,7 +105,7 @@ class Backups:
     async def _expanded(self, archive: Archive, progress: Progress) -> AsyncIterator[bytes]:
         """The plain tar of a stored archive."""
         expansion = Expansion()
-        async for piece in self.depot.read(archive.file):
+        async for piece in self._depot.read(archive.file):
             expansion.add(piece)
             progress.stored += len(piece)
             while data := await asyncio.to_thread(expansion.take):

@@ -60,9 +60,9 @@ class _Remembered(Generic[_T]):
 class Catalogue:
     """Images and capabilities of the engine."""
 
-    def __init__(self, engine: Engine, settings: Images | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Images) -> None:
         self._engine = engine
-        self._settings = settings or Images()
+        self._settings = settings
         self._images = _Remembered(self._catalogue)
         self._capabilities = _Remembered(engine.capabilities)
 

@@ -21,6 +21,9 @@ from bastide.domain.network import NetworkPolicy
 from bastide.domain.ssh import SshConfig
 from bastide.store.tables import Workspace
 
+MIB = 1024 * 1024
+"""Bytes; the unit of the columns that end in `_mb`."""
+
 
 def policy_of(row: Workspace) -> NetworkPolicy:
     """The network policy the row asks for."""
@@ -124,7 +127,7 @@ def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any
 
 def _snapshot_mb(status: MachineStatus) -> int:
     taken = status.snapshot
-    return 0 if taken is None else -(-(taken.memory_bytes + taken.disk_bytes) // 2**20)
+    return 0 if taken is None else -(-(taken.memory_bytes + taken.disk_bytes) // MIB)
 
 
 def unobserved(at: datetime | None = None) -> dict[str, Any]:

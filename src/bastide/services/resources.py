@@ -14,6 +14,7 @@ from bastide.services.allowance import Allowance, Sizes
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
 from bastide.services.failures import engine_failures
+from bastide.services.machines import MIB
 from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
@@ -21,7 +22,6 @@ from bastide.store.database import Database, Duplicate
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
 
-MIB = 1024 * 1024
 _UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 
 
