@@ -29,9 +29,9 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """The test is what faces the network; emulated boots beside each other take their time."""
+    """Emulated boots beside each other take their time."""
     machines = settings.machines.model_copy(update={"boot_timeout": 300.0})
-    return settings.model_copy(update={"edge_user": "root", "machines": machines})
+    return settings.model_copy(update={"machines": machines})
 
 
 async def test_all_at_once(ground: Host) -> None:

@@ -10,16 +10,8 @@ from tests.host.node.conftest import opened_node, spec
 
 from bastide.domain.machine import Driver, MachineSpec
 from bastide.node.machines.host import Host
-from bastide.settings import Settings
 
 pytestmark = pytest.mark.host
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """The test is what faces the network; an emulated boot takes its time on a busy host."""
-    machines = settings.machines.model_copy(update={"boot_timeout": 120.0})
-    return settings.model_copy(update={"edge_user": "root", "machines": machines})
 
 
 WHO = """
