@@ -85,7 +85,7 @@ class Batch:
         with ThreadPoolExecutor(max(1, len(self.ids))) as pool:
             list(pool.map(self._delete, self.ids))
         for workspace in self.ids:
-            self._gone(workspace)
+            gone(self._client, workspace)
 
     def _delete(self, workspace: str) -> None:
         try:
@@ -93,15 +93,17 @@ class Batch:
         except NotFoundError:
             return
 
-    def _gone(self, workspace: str) -> None:
-        end = time.monotonic() + DEADLINE
-        while True:
-            try:
-                now = patiently(lambda: self._client.workspaces.get(workspace))
-            except NotFoundError:
-                return
-            assert time.monotonic() < end, f"{workspace} is stuck: {now.provisioning}"
-            time.sleep(0.05)
+
+def gone(client: Bastide, workspace: str) -> None:
+    """Wait until it is."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            now = patiently(lambda: client.workspaces.get(workspace))
+        except NotFoundError:
+            return
+        assert time.monotonic() < end, f"{workspace} is stuck: {now.provisioning}"
+        time.sleep(0.05)
 
 
 def patiently(call: Callable[[], T]) -> T:

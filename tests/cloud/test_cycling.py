@@ -5,6 +5,7 @@ BASTIDE_TEST_WORKSPACES (4) of them for BASTIDE_TEST_SECONDS (15).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
@@ -13,15 +14,15 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.cloud.batch import DEADLINE, gone
 from tests.cloud.cloud import Cloud
-from tests.host.leaks import traces
+from tests.host.leaks import assert_same, traces
 
 from bastide.client import Bastide, ConflictError, NotFoundError
 
 pytestmark = pytest.mark.cloud
 COUNT = int(os.environ.get("BASTIDE_TEST_WORKSPACES", "4"))
 SECONDS = float(os.environ.get("BASTIDE_TEST_SECONDS", "15"))
-DEADLINE = 120.0
 VERBS = ("start", "stop", "restart", "pause", "resume", "snapshot", "restore")
 
 
@@ -68,18 +69,6 @@ def live(client: Bastide, number: int, end: float, times: Times) -> None:
         gone(client, made)
 
 
-def gone(client: Bastide, workspace: str) -> None:
-    """Wait until it is."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        try:
-            found = client.workspaces.get(workspace)
-        except NotFoundError:
-            return
-        assert time.monotonic() < end, f"{workspace} is stuck: {found.provisioning}"
-        time.sleep(0.05)
-
-
 def test_lives_side_by_side(cloud: Cloud, client: Bastide) -> None:
     """Every call ends, refusals are conflicts only, and afterwards the host holds nothing more."""
     before = traces(cloud.settings)
@@ -89,5 +78,4 @@ def test_lives_side_by_side(cloud: Cloud, client: Bastide) -> None:
         for life in [pool.submit(live, client, number, end, times) for number in range(COUNT)]:
             life.result()
     sys.stdout.write(f"\n{times.table()}\n")
-    left = {kind: found - before[kind] for kind, found in traces(cloud.settings).items()}
-    assert not any(left.values()), left
+    asyncio.run(assert_same(cloud.settings, before))

@@ -10,9 +10,10 @@ import pytest
 from tests.agent.wire import Wire, new_terminal
 from tests.cloud.cloud import Cloud
 from tests.cloud.processes import pids, until_whole
+from tests.cloud.tasks import started
 from tests.cloud.test_lifecycle import sh, state, until
 
-from bastide.client import Bastide, ConflictError, NotFoundError, Started, Workspace
+from bastide.client import Bastide, ConflictError, NotFoundError, Workspace
 
 pytestmark = pytest.mark.cloud
 Make = Callable[..., Workspace]
@@ -22,10 +23,7 @@ COUNT = "i=0; while :; do i=$((i+1)); echo $i | tee /root/count; sleep 0.05; don
 def begin(client: Bastide, workspace: str) -> str:
     """Start counting; the id of the task."""
     with client.workspaces.runtime(workspace).exec.stream(["sh", "-c", COUNT]) as events:
-        for event in events:
-            if isinstance(event, Started):
-                return event.task_id
-    raise AssertionError("the command was not started")
+        return started(events)
 
 
 def count(client: Bastide, workspace: str) -> int:

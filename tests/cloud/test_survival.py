@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from tests.cloud.cloud import Cloud
 from tests.cloud.processes import kill, pids, until_whole
+from tests.cloud.tasks import started
 
-from bastide.client import Bastide, ExecEvent, Started, Workspace
+from bastide.client import Bastide, Workspace
 
 pytestmark = pytest.mark.cloud
 DEADLINE = 60.0
@@ -25,15 +26,8 @@ def busy(client: Bastide, make_workspace: Callable[..., Workspace]) -> dict[str,
         runtime = client.workspaces.runtime(workspace.id)
         script = "while :; do date +%s%N > /root/beat; sleep 0.1; done"
         with runtime.exec.stream(["sh", "-c", script]) as events:
-            tasks[workspace.id] = _started(events)
+            tasks[workspace.id] = started(events)
     return tasks
-
-
-def _started(events: Iterator[ExecEvent]) -> str:
-    for event in events:
-        if isinstance(event, Started):
-            return event.task_id
-    raise AssertionError("the command was not started")
 
 
 def beat(client: Bastide, workspace: str) -> int:
@@ -79,7 +73,7 @@ def test_a_machine_with_its_own_kernel_goes_on_too(
     runtime = client.workspaces.runtime(workspace)
     script = "while :; do date +%s%N > /root/beat; sleep 0.1; done"
     with runtime.exec.stream(["sh", "-c", script]) as events:
-        task = _started(events)
+        task = started(events)
     booted = client.workspaces.info(workspace)
     assert booted.tier == "microvm"
     before = beat(client, workspace)

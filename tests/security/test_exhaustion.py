@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from tests.cloud.cloud import Cloud
 from tests.cloud.inside import Inside
+from tests.cloud.tasks import started
 
-from bastide.client import ApiError, Bastide, BastideError, ExecEvent, RateLimitedError, Started
+from bastide.client import ApiError, Bastide, BastideError, RateLimitedError
 
 pytestmark = pytest.mark.cloud
 
@@ -26,14 +27,6 @@ while True:
 FLOOD = "yes | head -c 600M; echo > /root/said; yes"
 AGENT_LIMIT_MB = 96
 AGENT = "pid=$(pgrep -o -f agent/main.pyc -P 1)"
-
-
-def started(events: Iterator[ExecEvent]) -> str:
-    """The id of a task that has begun."""
-    for event in events:
-        if isinstance(event, Started):
-            return event.task_id
-    raise AssertionError("the command was not started")
 
 
 def boot(client: Bastide, inside: Inside) -> str:
