@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from tests.cache import own_cache
 from tests.cloud.place import free_place, id_base, subnet
 from tests.host.leaks import traces
 from tests.host.network.stage import POOLED
+from tests.ports import free_address
 
 from bastide.client import Bastide
 from bastide.settings import Images, Listen, Machines, Network, Settings
@@ -196,10 +196,3 @@ def variables(settings: Settings) -> dict[str, str]:
         "BASTIDE_IMAGES__REGISTRIES": "[]",
         "BASTIDE_IMAGES__INSECURE_REGISTRIES": json.dumps(settings.images.insecure_registries),
     }
-
-
-def free_address() -> str:
-    """A loopback address with a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"

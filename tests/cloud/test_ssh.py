@@ -20,11 +20,11 @@ from tests.cloud.sessions import (
     agent_of,
     ask,
     end,
-    free_port,
     line,
     read_until,
     resize,
 )
+from tests.ports import free_port
 
 from bastide.client import Bastide, NotFoundError, SshStatus, Workspace
 

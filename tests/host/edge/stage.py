@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.host.edge.upstream import Upstream
+from tests.ports import free_address, free_port
 
 from bastide.edge.edge import Edge, live_map, map_directory
 from bastide.edge.haproxy import PROGRAM, Timeouts, render
@@ -28,21 +28,6 @@ SUBNET = IPv4Network("127.0.0.0/24")
 ONE, TWO = "ws_00000001", "ws_00000002"
 RAW_ONE, RAW_TWO = "1" * 64, "2" * 64
 DEADLINE = 20.0
-
-
-def free_port(addresses: tuple[str, ...] = ("127.0.0.1",)) -> int:
-    """A port that is free on all these addresses now."""
-    while True:
-        with socket.socket() as first:
-            first.bind((addresses[0], 0))
-            port: int = first.getsockname()[1]
-            try:
-                for address in addresses[1:]:
-                    with socket.socket() as other:
-                        other.bind((address, port))
-            except OSError:
-                continue
-            return port
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -63,7 +48,7 @@ class Stage:
             run_dir=self.root / "run",
             user="daemon",
             edge_user="nobody",
-            listen=Listen(api=f"127.0.0.1:{free_port()}", gateway=f"127.0.0.1:{free_port()}"),
+            listen=Listen(api=free_address(), gateway=free_address()),
         )
         for directory in (live_map(self.settings).parent, self.settings.api_socket.parent):
             directory.mkdir(parents=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -20,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.ports import free_address
 
 USER, PASSWORD = "builder", "correct horse"
 
@@ -107,17 +107,12 @@ def serving(
     """A registry that runs."""
     directory.mkdir()
     certificate = make_certificate(directory) if tls else None
-    registry = Registry(directory, _free_address(), certificate, login, tokens)
+    registry = Registry(directory, free_address(), certificate, login, tokens)
     registry.start()
     try:
         yield registry
     finally:
         registry.kill()
-
-
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def make_certificate(directory: Path) -> Path:

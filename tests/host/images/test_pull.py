@@ -11,12 +11,13 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.host.images.conftest import Bench, MakeBench
+from tests.host.images.front import served
 from tests.host.images.made import Image, digest, entry, layer, small
 from tests.host.images.registry import PASSWORD, USER, Registry, make_certificate, serving
 from tests.host.images.tokens import token_service
@@ -263,18 +264,8 @@ def elsewhere(target: str, seen: list[tuple[str, str | None]]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer.content)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(Handler) as address:
+        yield address
 
 
 async def test_layers_that_are_elsewhere(registry: Registry, make_bench: MakeBench) -> None:
