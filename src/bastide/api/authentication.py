@@ -74,8 +74,8 @@ async def identify(services: Services, headers: Headers) -> Caller:
     )
 
 
-def caller_of(request: Request) -> Caller:
-    """The authenticated caller of this request."""
+async def caller_of(request: Request) -> Caller:
+    """The authenticated caller of this request; asynchronous to stay out of threads."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
 

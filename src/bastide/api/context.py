@@ -53,8 +53,11 @@ class Services:
     ssh: SshService
 
 
-def services_of(request: Request) -> Services:
-    """The services of the application that answers this request."""
+async def services_of(request: Request) -> Services:
+    """The services of the application that answers this request.
+
+    Asynchronous, as it would be sent to a thread otherwise.
+    """
     services: Services = request.app.state.services
     return services
 

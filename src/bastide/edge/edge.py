@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Self
@@ -87,10 +87,7 @@ class Edge:
         if self._lines.get(workspace_id) == line and self._settled:
             return
         self._lines[workspace_id] = line
-        try:
-            await self._store()
-        finally:  # a full disk must not keep open what was closed
-            await self._tell(workspace_id)
+        await self._enforce(self._tell(workspace_id))
 
     @property
     def _settled(self) -> bool:
@@ -105,10 +102,7 @@ class Edge:
             OSError: the map file could not be written; HAProxy was told all the same.
         """
         self._lines.pop(workspace_id, None)
-        try:
-            await self._store()
-        finally:
-            await self._tell(workspace_id)
+        await self._enforce(self._tell(workspace_id))
 
     async def sync(self, entries: Iterable[GatewayEntry]) -> None:
         """Put these entries in the place of all there are, in file and HAProxy.
@@ -125,10 +119,7 @@ class Edge:
             else:
                 log.error("edge.entry_left_out", workspace_id=entry.workspace_id)
         self._lines = lines
-        try:
-            await self._store()
-        finally:
-            await self._resend()
+        await self._enforce(self._resend())
 
     async def run(self, interval: float = 1.0) -> None:
         """Keep HAProxy in step until cancelled.
@@ -145,6 +136,14 @@ class Edge:
                 if process != self._process or self._behind.is_set():
                     await self._resend()
             await asyncio.sleep(interval)
+
+    async def _enforce(self, telling: Coroutine[None, None, None]) -> None:
+        """Write the file while HAProxy is told: a full disk must not keep open what was closed."""
+        told = asyncio.ensure_future(telling)
+        try:
+            await self._store()
+        finally:
+            await told
 
     async def _store(self) -> None:
         """Write the file; callers that wait at the same time share one write."""

@@ -27,7 +27,7 @@ from bastide.pipelines.owner import Owner
 from bastide.services.bell import heard
 from bastide.services.gateway import Gateway
 from bastide.services.links import Links
-from bastide.services.machines import access_of
+from bastide.services.machines import access_of, desired_of
 from bastide.services.queue import Ended, Queue
 from bastide.services.reach import Reach
 from bastide.store.clock import Time, database_time
@@ -45,11 +45,8 @@ MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
 _PASSING = frozenset({OperationKind.PAUSE, OperationKind.RESUME})
 """Whose outcome is gone with the host's power anyway: the machine is, and is started anew."""
+_UP = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 _CRASHED = ("server_error", "the operation failed inside the server")
-_SETTLED = {
-    MachineState.RUNNING: DesiredState.RUNNING,
-    MachineState.PAUSED: DesiredState.PAUSED,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,8 +434,8 @@ class Pipeline(ABC):
                 if not await operations.finish(operation.id, lock, _final(outcome)):
                     return
                 fresh = await workspaces.get(operation.workspace_id)
-                if fresh is not None and fresh.desired_state in _SETTLED.values():
-                    seen = _SETTLED.get(MachineState(fresh.observed_state), DesiredState.STOPPED)
+                if fresh is not None and fresh.desired_state in _UP:
+                    seen = desired_of(MachineState(fresh.observed_state))
                     await workspaces.update(fresh.id, {"desired_state": seen})
                     fresh = await workspaces.get(fresh.id)
             if row is not None:

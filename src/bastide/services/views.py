@@ -65,8 +65,4 @@ async def views_of(session: AsyncSession, rows: Sequence[Workspace]) -> list[Wor
 
 async def view_of(session: AsyncSession, row: Workspace) -> WorkspaceView:
     """The view of one workspace."""
-    operations = Operations(session)
-    newest = await operations.newest(row.id)
-    if newest is None or newest.kind is OperationKind.PROVISION:
-        return WorkspaceView(row, newest, newest)
-    return WorkspaceView(row, newest, await operations.newest(row.id, OperationKind.PROVISION))
+    return WorkspaceView(row, *await Operations(session).telling(row.id))

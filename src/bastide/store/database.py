@@ -23,11 +23,14 @@ from sqlalchemy.ext.asyncio import (
 
 from bastide.store import sqlite
 
-BUSY_TIMEOUT: Final = 30.0
 _WRITING: Final = "bastide_writing"
 _LASTING: Final = "bastide_lasting"
 _UNIQUE_VIOLATION: Final = "23505"
-_SYNC: Final = {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"}
+_COMMITS: Final = {
+    True: ("PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=1000"),
+    False: ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=0"),
+}
+"""One that does not wait for the disk must not have to clear up the log either."""
 _NOT_LASTING: Final = text("SET LOCAL synchronous_commit = off")
 _ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 
@@ -66,7 +69,11 @@ class Database:
             pool_size=8,
             max_overflow=0,
             hide_parameters=True,
-            connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
+            connect_args={
+                "timeout": sqlite.BUSY_TIMEOUT / 1000,
+                "isolation_level": None,
+                "check_same_thread": False,
+            },
         )
         event.listen(engine.sync_engine, "do_connect", sqlite.connect)
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
@@ -146,7 +153,7 @@ def _configure_sqlite(connection: Any, record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
+    cursor.execute(f"PRAGMA busy_timeout={sqlite.BUSY_TIMEOUT}")
     cursor.close()
 
 
@@ -154,7 +161,9 @@ def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the write lock before it reads what it decides on."""
     options = connection.get_execution_options()
     writing, lasting = options.get(_WRITING, False), options.get(_LASTING, True)
-    if writing and connection.info.setdefault(_LASTING, True) is not lasting:
-        connection.exec_driver_sql(_SYNC[lasting])
-        connection.info[_LASTING] = lasting
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    near: Any = connection.connection.dbapi_connection
+    if writing and near.lasting is not lasting:
+        for pragma in _COMMITS[lasting]:
+            connection.exec_driver_sql(pragma)
+        near.lasting = lasting
+    connection.exec_driver_sql(sqlite.BEGIN_WRITING if writing else "BEGIN")

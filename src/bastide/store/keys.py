@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.store.results import changed
 from bastide.store.tables import ApiKey, RevokedToken
+
+# Built once: every request asks it, and building a statement takes longer than running it.
+_BY_CLIENT = select(ApiKey).where(ApiKey.client_id == bindparam("client"))
 
 
 class Keys:
@@ -25,7 +28,7 @@ class Keys:
 
     async def by_client(self, client_id: str) -> ApiKey | None:
         """The key with this client id, revoked or not."""
-        return await self._session.scalar(select(ApiKey).where(ApiKey.client_id == client_id))
+        return await self._session.scalar(_BY_CLIENT, {"client": client_id})
 
     async def of(self, account_id: str) -> list[ApiKey]:
         """The keys of an account, oldest first."""

@@ -11,9 +11,20 @@ import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Update, bindparam, delete, exists, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -22,15 +33,26 @@ from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, 
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
+_ROWS = cast("Table", Operation.__table__)
 # Built once: every request asks them, and building a statement takes longer than running it.
 _NEWEST = (
-    select(Operation)
+    select(Operation.id)
     .where(Operation.workspace_id == bindparam("workspace"))
     .order_by(Operation.created_at.desc(), Operation.id.desc())
     .limit(1)
+)
+_NEWEST_CREATION = _NEWEST.where(Operation.kind == OperationKind.PROVISION)
+_TELLING = (
+    select(Operation)
+    .where(
+        or_(
+            Operation.id == _NEWEST.scalar_subquery(),
+            Operation.id == _NEWEST_CREATION.scalar_subquery(),
+        )
+    )
+    .order_by(Operation.created_at.desc(), Operation.id.desc())
     .execution_options(populate_existing=True)
 )
-_NEWEST_OF_KIND = _NEWEST.where(Operation.kind == bindparam("wanted"))
 _FREE = (
     select(Operation.id)
     .where(Operation.state.in_(UNFINISHED), Operation.run_after <= bindparam("present"))
@@ -54,6 +76,25 @@ _TAKE = (
     .returning(Operation)
     .execution_options(synchronize_session=False, populate_existing=True)
 )
+
+
+@lru_cache
+def _latest(kind: OperationKind | None) -> Select[Operation]:
+    one = aliased(Operation)
+    newest = (
+        select(one.id)
+        .where(one.workspace_id == Workspace.id)
+        .order_by(one.created_at.desc(), one.id.desc())
+        .limit(1)
+        .correlate(Workspace)
+    )
+    if kind is not None:
+        newest = newest.where(one.kind == kind)
+    return (
+        select(Operation)
+        .join(Workspace, Operation.id == newest.scalar_subquery())
+        .where(Workspace.id.in_(bindparam("workspaces", expanding=True)))
+    )
 
 
 class Operations:
@@ -80,14 +121,11 @@ class Operations:
             .execution_options(populate_existing=True)
         )
 
-    async def newest(
-        self, workspace_id: str, kind: OperationKind | None = None
-    ) -> Operation | None:
-        """The newest operation (of this kind) of one workspace."""
-        if kind is None:
-            return await self._session.scalar(_NEWEST, {"workspace": workspace_id})
-        values = {"workspace": workspace_id, "wanted": kind}
-        return await self._session.scalar(_NEWEST_OF_KIND, values)
+    async def telling(self, workspace_id: str) -> tuple[Operation | None, Operation | None]:
+        """The newest operation of a workspace, and its newest creation; both may be the same."""
+        found = (await self._session.scalars(_TELLING, {"workspace": workspace_id})).all()
+        creations = [row for row in found if row.kind is OperationKind.PROVISION]
+        return found[0] if found else None, creations[0] if creations else None
 
     async def latest(
         self, workspaces: Collection[str], kind: OperationKind | None = None
@@ -98,21 +136,7 @@ class Operations:
         """
         if not workspaces:
             return {}
-        one = aliased(Operation)
-        newest = (
-            select(one.id)
-            .where(one.workspace_id == Workspace.id)
-            .order_by(one.created_at.desc(), one.id.desc())
-            .limit(1)
-            .correlate(Workspace)
-        )
-        if kind is not None:
-            newest = newest.where(one.kind == kind)
-        found = await self._session.scalars(
-            select(Operation)
-            .join(Workspace, Operation.id == newest.scalar_subquery())
-            .where(Workspace.id.in_(workspaces))
-        )
+        found = await self._session.scalars(_latest(kind), {"workspaces": list(workspaces)})
         return {row.workspace_id: row for row in found}
 
     async def prune(self, before: datetime, limit: int) -> int:
@@ -246,8 +270,8 @@ class Operations:
 @lru_cache(maxsize=64)
 def _guarded(names: tuple[str, ...]) -> Update:
     return (
-        update(Operation)
-        .where(Operation.id == bindparam("id_of"), Operation.lock_token == bindparam("held"))
+        update(_ROWS)
+        .where(_ROWS.c.id == bindparam("id_of"), _ROWS.c.lock_token == bindparam("held"))
         .values({name: bindparam(f"new_{name}") for name in names})
     )
 

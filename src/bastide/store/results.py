@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import CursorResult, Delete, Update
 from sqlalchemy.ext.asyncio import AsyncSession
+
+_AS_IT_IS: Final = {"synchronize_session": False}
 
 
 async def changed(
@@ -16,6 +18,7 @@ async def changed(
 
     Objects already loaded in the session are not refreshed: read them again if needed.
     """
-    statement = statement.execution_options(synchronize_session=False)
-    result = cast("CursorResult[Any]", await session.execute(statement, values))
+    # given beside the statement: a copy of it with them would have to be looked at anew each time
+    answer = await session.execute(statement, values, execution_options=_AS_IT_IS)
+    result = cast("CursorResult[Any]", answer)
     return result.rowcount > 0

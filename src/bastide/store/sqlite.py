@@ -1,8 +1,9 @@
-"""SQLite with one trip to its thread for each statement.
+"""SQLite without trips to its thread for what takes less time than the way there.
 
 The driver (aiosqlite) runs a connection in a thread of its own, and SQLAlchemy asks that thread
 four times for every statement: a cursor, the execution, the rows, the end of the cursor. Waiting
-for the thread took longer than all the work of the database, so here a statement is one question.
+for the thread takes ten times as long as a statement. So only what may have to wait goes there: a
+write lock that somebody else holds, and a commit that must reach the disk.
 """
 
 # ruff: noqa: SLF001 - the driver has no public way to run a function in its thread, nor SQLAlchemy
@@ -13,7 +14,8 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from sqlalchemy.dialects.sqlite.aiosqlite import (
     AsyncAdapt_aiosqlite_connection,
@@ -21,11 +23,21 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 )
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only as await_
 
 _Told = tuple[Any, int, int | None, list[Any]]
 
+BUSY_TIMEOUT: Final = 30_000
+"""Milliseconds a writer waits for another."""
+BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
+_WAITING: Final = "PRAGMA journal_mode"
+_MOST_LOGGED: Final = 32
+"""Commits of a connection that do not wait for the disk, until the log is cleared."""
+_CLEAR_LOG: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+_NOTHING: Final[_Told] = (None, -1, None, [])
 
-class OneTripCursor(AsyncAdapt_aiosqlite_cursor):
+
+class NearCursor(AsyncAdapt_aiosqlite_cursor):
     """A cursor that holds all rows once it has executed; there is nothing of it in the thread."""
 
     __slots__ = ("_description", "_lastrowid", "_rowcount")
@@ -62,19 +74,23 @@ class OneTripCursor(AsyncAdapt_aiosqlite_cursor):
         return
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        async with self._adapt_connection._execute_mutex:
-            connection: Any = self._connection
-            self._take(await connection._execute(_execute, connection._conn, operation, parameters))
+        """Run a statement: here and now, or in the thread when it may have to wait."""
+        adapted: Any = self._adapt_connection
+        connection: Any = self._connection
+        if operation == BEGIN_WRITING:
+            adapted.writing = True
+            if _begin_at_once(connection._conn):
+                self._take(_NOTHING)
+                return self
+        elif not operation.startswith(_WAITING):
+            self._take(_execute(connection._conn, operation, parameters))
+            return self
+        self._take(await connection._execute(_execute, connection._conn, operation, parameters))
         return self
 
     async def _executemany_async(self, operation: Any, seq_of_parameters: Sequence[Any]) -> Any:
-        async with self._adapt_connection._execute_mutex:
-            connection: Any = self._connection
-            self._take(
-                await connection._execute(
-                    _execute_many, connection._conn, operation, seq_of_parameters
-                )
-            )
+        connection: Any = self._connection
+        self._take(_execute_many(connection._conn, operation, seq_of_parameters))
         return self
 
     def _take(self, told: _Told) -> None:
@@ -82,21 +98,73 @@ class OneTripCursor(AsyncAdapt_aiosqlite_cursor):
         self._rows = deque(rows)
 
 
-class OneTripConnection(AsyncAdapt_aiosqlite_connection):
-    """A connection with such cursors."""
+class NearConnection(AsyncAdapt_aiosqlite_connection):
+    """A connection with such cursors.
 
-    __slots__ = ()
+    `writing`: its transaction began with the write lock. `lasting`: what it commits is brought to
+    the disk at once.
+    """
 
-    _cursor_cls = OneTripCursor
+    __slots__ = ("_logged", "lasting", "writing")
+
+    _cursor_cls = NearCursor
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        super().__init__(dbapi, connection)
+        self.writing, self.lasting, self._logged = False, True, 0
+
+    def rollback(self) -> None:
+        """End a transaction; one that has written nothing needs no thread for that."""
+        inner: Any = self._connection
+        if self.writing or inner._connection is None:
+            super().rollback()
+            self.writing = False
+        else:
+            inner._connection.rollback()
+
+    def commit(self) -> None:
+        """End a transaction, in the thread if it waits for the disk."""
+        inner: Any = self._connection
+        if self.lasting or inner._connection is None:
+            super().commit()
+        else:
+            try:
+                inner._connection.commit()
+            except Exception as error:  # noqa: BLE001 - it is raised again, as what it means
+                self._handle_exception(error)
+            self._clear_log()
+        self.writing = False
+
+    def _clear_log(self) -> None:
+        """Every so often bring the log into the file, which nobody else does after such commits."""
+        self._logged += 1
+        if self._logged < _MOST_LOGGED:
+            return
+        self._logged = 0
+        connection: Any = self._connection
+        with suppress(sqlite3.Error):  # what was committed stays so
+            await_(connection._execute(_execute, connection._conn, _CLEAR_LOG, None))
 
 
 def connect(
     dialect: Dialect, record: ConnectionPoolEntry, args: Any, parameters: Any
-) -> OneTripConnection:
+) -> NearConnection:
     """Open a connection; for SQLAlchemy's event `do_connect`."""
     del record
     opened: Any = dialect.connect(*args, **parameters)
-    return OneTripConnection(opened.dbapi, opened._connection)
+    return NearConnection(opened.dbapi, opened._connection)
+
+
+def _begin_at_once(connection: sqlite3.Connection) -> bool:
+    """Take the write lock if nobody has it; False: the thread has to wait for it."""
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute(BEGIN_WRITING)
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+    return True
 
 
 def _execute(connection: sqlite3.Connection, operation: str, parameters: Any) -> _Told:

@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     String,
+    Table,
     Update,
     bindparam,
-    cast,
     exists,
     func,
     or_,
@@ -33,6 +33,7 @@ from bastide.store.tables import Operation, Workspace
 
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
+_ROWS = cast("Table", Workspace.__table__)
 # Built once: every request asks them, and building a statement takes longer than running it.
 _BY_ID = (
     select(Workspace)
@@ -92,12 +93,14 @@ class Filter:
 
 @lru_cache(maxsize=256)
 def _update(names: tuple[str, ...], expected: tuple[str, ...], empty: frozenset[str]) -> Update:
-    """The statement that sets columns; building it takes longer than running it."""
-    statement = update(Workspace).where(
-        Workspace.id == bindparam("id_of"), Workspace.deleted_at.is_(None)
-    )
+    """The statement that sets columns; building it takes longer than running it.
+
+    Of the table and not of its class: nobody's objects are to be brought up to date.
+    """
+    columns = _ROWS.c
+    statement = update(_ROWS).where(columns.id == bindparam("id_of"), columns.deleted_at.is_(None))
     for name in expected:
-        column = getattr(Workspace, name)
+        column = columns[name]
         statement = statement.where(
             column.is_(None) if name in empty else column == bindparam(f"old_{name}")
         )
@@ -162,7 +165,7 @@ class Workspaces:
         found = await self._session.scalars(
             select(Workspace)
             .where(Workspace.deleted_at.is_(None))
-            .where(cast(Workspace.network, String).contains(f'"{text}"', autoescape=True))
+            .where(Workspace.network.cast(String).contains(f'"{text}"', autoescape=True))
             .execution_options(populate_existing=True)
         )
         return list(found)

@@ -1,7 +1,9 @@
-"""SQLite with one trip a statement, and transactions that do not wait for the disk."""
+"""SQLite without trips to its thread, and transactions that do not wait for the disk."""
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,57 @@ async def test_only_what_must_last_waits_for_the_disk(sqlite: Database) -> None:
     async with sqlite.read() as session:
         assert (await session.execute(text("SELECT count(*) FROM accounts"))).scalar_one() == 4
     await sqlite.close()
+
+
+async def test_a_writer_waits_for_another(sqlite: Database) -> None:
+    """Also for one of another process, and nobody else waits with it."""
+    path = str(sqlite.url.database)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(_insert(sqlite, "late"))
+    async with sqlite.read() as session:  # while the other one holds the lock
+        assert (await session.execute(text("SELECT count(*) FROM accounts"))).scalar_one() == 0
+    assert not waiting.done()
+    other.execute("COMMIT")
+    other.close()
+    await asyncio.wait_for(waiting, 60)
+    async with sqlite.read() as session:
+        assert (await session.execute(text("SELECT name FROM accounts"))).scalar_one() == "late"
+    await sqlite.close()
+
+
+async def test_one_that_gives_up_waiting_harms_nobody(sqlite: Database) -> None:
+    """A cancelled writer leaves no lock behind, whether it had begun to wait or not."""
+    other = sqlite3.connect(str(sqlite.url.database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(_insert(sqlite, "never"))
+    async with sqlite.read() as session:
+        await session.execute(text("SELECT 1"))
+    waiting.cancel()
+    other.execute("COMMIT")
+    other.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.wait_for(_insert(sqlite, "next"), 60)
+    async with sqlite.read() as session:
+        assert (await session.execute(text("SELECT name FROM accounts"))).scalar_one() == "next"
+    await sqlite.close()
+
+
+async def test_the_log_does_not_grow_for_ever(sqlite: Database) -> None:
+    """Commits that do not wait for the disk bring what they logged into the file now and then."""
+    for number in range(400):
+        async with sqlite.write(lasting=False) as session:
+            session.add(Account(name=f"{number}", limits={"padding": "x" * 4096}))
+    assert _log_bytes(sqlite) < 2**21
+    await sqlite.close()
+
+
+def _log_bytes(database: Database) -> int:
+    return Path(f"{database.url.database}-wal").stat().st_size
+
+
+async def _insert(database: Database, name: str) -> None:
+    async with database.write() as session:
+        session.add(Account(name=name))
+        await session.flush()
