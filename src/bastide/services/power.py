@@ -161,7 +161,6 @@ class PowerService:
                         params=params,
                         hand=True,
                     )
-                    row = await Workspaces(session).get(view.row.id) or row
             except Duplicate:
                 continue
             self._queue.announce(operation, view, row)

@@ -122,7 +122,7 @@ class Queue:
             return view.doing
         if verdict.supersede:
             await Operations(session).supersede(view.row.id, f"another request took over ({kind})")
-        await Workspaces(session).update(view.row.id, _begun(kind))
+        await Workspaces(session).put(view.row, _begun(kind))
         return await self.insert(
             session, view.row.id, kind, {"boot_id": view.row.boot_id, **(params or {})}, hand=hand
         )

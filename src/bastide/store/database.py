@@ -68,6 +68,7 @@ class Database:
             self.url,
             pool_size=8,
             max_overflow=0,
+            pool_use_lifo=True,  # the one used last knows what is in the file
             hide_parameters=True,
             connect_args={
                 "timeout": sqlite.BUSY_TIMEOUT / 1000,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    insert,
     or_,
     select,
     update,
@@ -34,6 +35,7 @@ from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
 _ROWS = cast("Table", Operation.__table__)
+_INSERT = insert(_ROWS)
 # Built once: every request asks them, and building a statement takes longer than running it.
 _NEWEST = (
     select(Operation.id)
@@ -104,9 +106,15 @@ class Operations:
         self._session = session
 
     async def insert(self, operation: Operation) -> Operation:
-        """Queue an operation; `Duplicate` if the workspace has an unfinished one."""
-        self._session.add(operation)
-        await self._session.flush()
+        """Queue an operation; `Duplicate` if the workspace has an unfinished one.
+
+        What it does not say itself is filled in; the object belongs to no session.
+        """
+        for column in _ROWS.c:
+            if column.default is not None and getattr(operation, column.key) is None:
+                setattr(operation, column.key, _default(column.default))
+        values = {column.key: getattr(operation, column.key) for column in _ROWS.c}
+        await self._session.execute(_INSERT, values)
         return operation
 
     async def get(self, operation_id: str) -> Operation | None:
@@ -274,6 +282,11 @@ def _guarded(names: tuple[str, ...]) -> Update:
         .where(_ROWS.c.id == bindparam("id_of"), _ROWS.c.lock_token == bindparam("held"))
         .values({name: bindparam(f"new_{name}") for name in names})
     )
+
+
+def _default(default: Any) -> Any:
+    """The value of a column that nobody has given one."""
+    return default.arg(None) if default.is_callable else default.arg
 
 
 def _followed(kind: OperationKind | None = None) -> ColumnElement[bool]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState, Mode
@@ -263,6 +264,13 @@ class Workspaces:
         told = {f"new_{name}": value for name, value in given.items()}
         told |= {f"old_{name}": expected[name] for name in expected if name not in empty}
         return await changed(self._session, statement, {"id_of": workspace_id, **told})
+
+    async def put(self, row: Workspace, values: Mapping[str, Any]) -> None:
+        """Like `update` for a row of this session; its object shows the values from then on."""
+        given = {"updated_at": now(), **values}
+        if await self.update(row.id, given):
+            for name, value in given.items():
+                set_committed_value(row, name, value)
 
     async def mark_deleted(self, workspace_id: str, archived: str | None = None) -> bool:
         """Hide the row for good; its slug and idempotency key become free, its secrets go.
