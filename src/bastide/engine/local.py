@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bastide.domain.image import INTERRUPTED
@@ -49,7 +50,7 @@ EVENT_SILENCE = 45.0
 _MOST_CONNECTIONS = 512
 _LONGEST_LINE = 2**20
 """Bytes of a line of a stream."""
-_BROKEN = (aiohttp.ClientError, TimeoutError)
+_BROKEN = (aiohttp.ClientError, HttpProcessingError, TimeoutError)
 
 _D = TypeVar("_D", bound=BaseModel)
 
@@ -95,7 +96,7 @@ class LocalEngine(Engine):
                 "http://node",
                 connector=aiohttp.UnixConnector(str(self._socket), limit=_MOST_CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=_LONGEST_LINE,
+                read_bufsize=_LONGEST_LINE // 2,  # aiohttp takes twice as much
             )
         return self._opened
 
@@ -308,7 +309,9 @@ def _parse(kind: type[_D], content: str | bytes) -> _D:
 
 def _patience(silence: float) -> aiohttp.ClientTimeout:
     """How long to wait for the node: `silence` seconds between two signs of life."""
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
+    return aiohttp.ClientTimeout(
+        total=None, connect=ANSWER_TIMEOUT, sock_connect=CONNECT_TIMEOUT, sock_read=silence
+    )
 
 
 def _refusal(status: int, content: bytes) -> EngineError:

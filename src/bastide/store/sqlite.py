@@ -15,7 +15,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy.dialects.sqlite.aiosqlite import (
     AsyncAdapt_aiosqlite_connection,
@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 )
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import await_only as await_
+from sqlalchemy.util.concurrency import await_
 
 _Told = tuple[Any, int, int | None, list[Any]]
 
@@ -75,10 +75,8 @@ class NearCursor(AsyncAdapt_aiosqlite_cursor):
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
         """Run a statement: here and now, or in the thread when it may have to wait."""
-        adapted: Any = self._adapt_connection
         connection: Any = self._connection
         if operation == BEGIN_WRITING:
-            adapted.writing = True
             if _begin_at_once(connection._conn):
                 self._take(_NOTHING)
                 return self
@@ -99,41 +97,36 @@ class NearCursor(AsyncAdapt_aiosqlite_cursor):
 
 
 class NearConnection(AsyncAdapt_aiosqlite_connection):
-    """A connection with such cursors.
+    """A connection with such cursors. `lasting`: its commits are brought to the disk at once.
 
-    `writing`: its transaction began with the write lock. `lasting`: what it commits is brought to
-    the disk at once.
+    `fresh`: the log may begin anew with the next commit, which then waits for the disk as well.
     """
 
-    __slots__ = ("_logged", "lasting", "writing")
+    __slots__ = ("_logged", "lasting")
 
+    fresh: ClassVar[bool] = True
     _cursor_cls = NearCursor
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
-        self.writing, self.lasting, self._logged = False, True, 0
+        self.lasting, self._logged = True, 0
 
     def rollback(self) -> None:
-        """End a transaction; one that has written nothing needs no thread for that."""
+        """End a transaction; that waits for nothing."""
         inner: Any = self._connection
-        if self.writing or inner._connection is None:
-            super().rollback()
-            self.writing = False
-        else:
+        if inner._connection is not None:
             inner._connection.rollback()
 
     def commit(self) -> None:
         """End a transaction, in the thread if it waits for the disk."""
         inner: Any = self._connection
-        if self.lasting or inner._connection is None:
+        if self.lasting or NearConnection.fresh or inner._connection is None:
             super().commit()
+            NearConnection.fresh = self.lasting
         else:
-            try:
-                inner._connection.commit()
-            except Exception as error:  # noqa: BLE001 - it is raised again, as what it means
-                self._handle_exception(error)
+            inner._connection.commit()
+        if not self.lasting:
             self._clear_log()
-        self.writing = False
 
     def _clear_log(self) -> None:
         """Every so often bring the log into the file, which nobody else does after such commits."""
@@ -144,6 +137,7 @@ class NearConnection(AsyncAdapt_aiosqlite_connection):
         connection: Any = self._connection
         with suppress(sqlite3.Error):  # what was committed stays so
             await_(connection._execute(_execute, connection._conn, _CLEAR_LOG, None))
+        NearConnection.fresh = True
 
 
 def connect(
@@ -168,13 +162,13 @@ def _begin_at_once(connection: sqlite3.Connection) -> bool:
 
 
 def _execute(connection: sqlite3.Connection, operation: str, parameters: Any) -> _Told:
-    """In the connection's thread."""
+    """Run it and fetch all rows, in whichever thread this is called."""
     cursor = connection.execute(operation, () if parameters is None else parameters)
     return _told(cursor)
 
 
 def _execute_many(connection: sqlite3.Connection, operation: str, parameters: Any) -> _Told:
-    """In the connection's thread."""
+    """The same for many parameters."""
     return _told(connection.executemany(operation, parameters))
 
 

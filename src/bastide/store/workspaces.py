@@ -266,9 +266,15 @@ class Workspaces:
         return await changed(self._session, statement, {"id_of": workspace_id, **told})
 
     async def put(self, row: Workspace, values: Mapping[str, Any]) -> None:
-        """Like `update` for a row of this session; its object shows the values from then on."""
+        """Like `update` for a row of this session; its object is up to date from then on.
+
+        On SQLite nobody else has written since it was read: then only these values are new.
+        """
         given = {"updated_at": now(), **values}
-        if await self.update(row.id, given):
+        if self._session.get_bind().dialect.name != "sqlite":
+            await self.update(row.id, given)
+            await self.get(row.id)
+        elif await self.update(row.id, given):
             for name, value in given.items():
                 set_committed_value(row, name, value)
 

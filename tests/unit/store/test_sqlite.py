@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from bastide.store import sqlite as near
 from bastide.store.database import Database, Duplicate
 from bastide.store.migrate import migrate
 from bastide.store.tables import Account, ApiKey
@@ -71,12 +72,28 @@ async def test_only_what_must_last_waits_for_the_disk(sqlite: Database) -> None:
     await sqlite.close()
 
 
-async def test_a_writer_waits_for_another(sqlite: Database) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once a writer has found the write lock held."""
+    event, ask = asyncio.Event(), near._begin_at_once
+
+    def begin(connection: sqlite3.Connection) -> bool:
+        begun = ask(connection)
+        if not begun:
+            event.set()
+        return begun
+
+    monkeypatch.setattr(near, "_begin_at_once", begin)
+    return event
+
+
+async def test_a_writer_waits_for_another(sqlite: Database, refused: asyncio.Event) -> None:
     """Also for one of another process, and nobody else waits with it."""
     path = str(sqlite.url.database)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(_insert(sqlite, "late"))
+    await asyncio.wait_for(refused.wait(), 60)
     async with sqlite.read() as session:  # while the other one holds the lock
         assert (await session.execute(text("SELECT count(*) FROM accounts"))).scalar_one() == 0
     assert not waiting.done()
@@ -88,13 +105,16 @@ async def test_a_writer_waits_for_another(sqlite: Database) -> None:
     await sqlite.close()
 
 
-async def test_one_that_gives_up_waiting_harms_nobody(sqlite: Database) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+async def test_one_that_gives_up_waiting_harms_nobody(
+    sqlite: Database, refused: asyncio.Event, *, begun: bool
+) -> None:
     """A cancelled writer leaves no lock behind, whether it had begun to wait or not."""
     other = sqlite3.connect(str(sqlite.url.database), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(_insert(sqlite, "never"))
-    async with sqlite.read() as session:
-        await session.execute(text("SELECT 1"))
+    if begun:
+        await asyncio.wait_for(refused.wait(), 60)
     waiting.cancel()
     other.execute("COMMIT")
     other.close()

@@ -195,6 +195,7 @@ class Captures:
         entry.passing = MachineState.STARTING
         good = False
         try:
+            await self._fleet.take_back(entry)
             await self._fleet.note(
                 entry, spec=without_secrets(spec), exit=None, error=None, booted=True,
                 former=entry.record.origin,
@@ -205,10 +206,12 @@ class Captures:
             boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
             good = True
         finally:
-            await asyncio.shield(self._fleet.settle(entry, good=good))
-            if not good:
-                await asyncio.shield(self._fleet.note(entry, booted=False))
-            entry.passing = None
+            try:
+                await asyncio.shield(self._fleet.settle(entry, good=good))
+                if not good:
+                    await asyncio.shield(self._fleet.note(entry, booted=False))
+            finally:
+                entry.passing = None
         _log.info("machine.restored", workspace=spec.id, **boot.timings)
         self._fleet.watch(entry)
         self._events.emit(spec.id, "restored", entry.state)

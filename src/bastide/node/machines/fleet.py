@@ -172,8 +172,10 @@ class Fleet:
         return entry
 
     def digests(self) -> set[str]:
-        """The images that the disks of all machines belong to."""
-        return {entry.record.digest for entry in self._entries.values()}
+        """The images that the disks of all machines belong to, also those put aside."""
+        records = [entry.record for entry in self._entries.values()]
+        aside = {record.former.digest for record in records if record.former is not None}
+        return aside | {record.digest for record in records}
 
     def ranges(self) -> list[IdRange]:
         """The host ids of all machines."""
@@ -211,6 +213,7 @@ class Fleet:
     async def _boot(self, entry: Entry, spec: MachineSpec) -> None:
         entry.passing = MachineState.STARTING
         try:
+            await self.take_back(entry)
             await self.note(entry, spec=without_secrets(spec), exit=None, error=None, booted=True)
             await self.provide(entry.record)
             await self._move(entry, self._tiers.choose(spec.driver))
@@ -261,8 +264,13 @@ class Fleet:
         if not good and former and await asyncio.to_thread(self._host.disks.replaced, machine):
             await self.become(entry, former)
         await asyncio.to_thread(self._host.disks.settle, machine, good=good)
-        if former:
-            await self.note(entry, former=None)
+        # not worth a write of its own: without a disk put aside it says nothing
+        entry.record = entry.record.model_copy(update={"former": None})
+
+    async def take_back(self, entry: Entry) -> None:
+        """Put a disk back whose return failed, with the host full perhaps, before any boot."""
+        if entry.record.former is not None:
+            await self.settle(entry, good=False)
 
     async def stop(self, machine: str, grace: float) -> MachineStatus:
         """End it: asked, then after `grace` seconds made to. The disk stays."""
