@@ -6,8 +6,9 @@ lock at once (`BEGIN IMMEDIATE`), so two writers wait for each other instead of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,11 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = self._open_sqlite() if self.is_sqlite else self._open_server()
+        # SQLite has one writer at a time. Those of this process take turns here, where the next one
+        # is told at once; in the database it would sleep and look again.
+        self._turn: AbstractAsyncContextManager[None] = (
+            asyncio.Lock() if self.is_sqlite else nullcontext()
+        )
         self._reading = async_sessionmaker(self.engine, expire_on_commit=False)
         writing = self.engine.execution_options(**{_WRITING: True})
         passing = writing.execution_options(**{_LASTING: False})
@@ -104,8 +110,9 @@ class Database:
         Raises:
             Duplicate: a unique value is taken.
         """
+        opening = self._writing if lasting else self._passing
         try:
-            async with (self._writing if lasting else self._passing).begin() as session:
+            async with self._turn, opening.begin() as session:
                 if not lasting and not self.is_sqlite:
                     await session.execute(_NOT_LASTING)
                 yield session
