@@ -31,6 +31,7 @@ from bastide.client._errors import (
 )
 from bastide.client._events import ExecEvent, Exited, Output, Started
 from bastide.client._models import (
+    Category,
     Estimate,
     ExecResult,
     FileEntry,
@@ -62,6 +63,7 @@ __all__ = [
     "BastideError",
     "BlockedEntry",
     "BlockedLog",
+    "Category",
     "CommandFailed",
     "ConfigurationError",
     "ConflictError",

@@ -12,7 +12,15 @@ from bastide.client._archives import AsyncArchives
 from bastide.client._async_lifecycle import AsyncLifecycles
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._errors import BastideError, WaitTimeout
-from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
+from bastide.client._models import (
+    Category,
+    Image,
+    Lifecycle,
+    MachineInfo,
+    Mode,
+    Workspace,
+    WorkspacePage,
+)
 from bastide.client._network import AsyncNetworks
 from bastide.client._session import AsyncSession
 from bastide.client._ssh import AsyncSsh
@@ -58,7 +66,7 @@ class AsyncWorkspaces(AsyncLifecycles):
         memory_mb: int | None = None,
         disk_size_mb: int | None = None,
         env: Mapping[str, str] | None = None,
-        cmd: Sequence[str] | None = None,
+        cmd: str | Sequence[str] | None = None,
         config: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         wait: bool = True,
@@ -67,7 +75,8 @@ class AsyncWorkspaces(AsyncLifecycles):
         """Create a workspace and, unless `wait` is false, return once it is ready.
 
         `image` is an id of the catalogue or a reference in a registry; `image_auth` are
-        `username` and `password` for that registry. `config` takes every other key of the API.
+        `username` and `password` for that registry. `cmd` is its main command: words, or one line
+        for the shell. `config` takes every other key of the API.
         Repeating with the same `idempotency_key` gives the same workspace.
 
         Raises:
@@ -112,18 +121,23 @@ class AsyncWorkspaces(AsyncLifecycles):
         limit: int | None = None,
         *,
         status: str | None = None,
+        mode: Mode | None = None,
         namespace: str | None = None,
     ) -> WorkspacePage:
         """One page of the list, and how many there are in all."""
-        return await self._api.send(calls.list_(page, limit, status, namespace))
+        return await self._api.send(calls.list_(page, limit, status, mode, namespace))
 
     async def list(
-        self, *, status: str | None = None, namespace: str | None = None
+        self,
+        *,
+        status: str | None = None,
+        mode: Mode | None = None,
+        namespace: str | None = None,
     ) -> AsyncIterator[Workspace]:
         """Every workspace, fetched page by page as they are asked for."""
         number = 1
         while True:
-            got = await self.page(number, PAGE, status=status, namespace=namespace)
+            got = await self.page(number, PAGE, status=status, mode=mode, namespace=namespace)
             for workspace in got.workspaces:
                 yield workspace
             if not got.workspaces or number * PAGE >= got.total:
@@ -207,6 +221,10 @@ class AsyncImages:
 
     def __init__(self, api: AsyncSession) -> None:
         self._api = api
+
+    async def categories(self) -> list[Category]:
+        """The categories there are images of, and `all`."""
+        return await self._api.send(calls.categories())
 
     async def list(self, search: str | None = None, category: str | None = None) -> list[Image]:
         """The catalogue, or what of it fits."""

@@ -154,9 +154,14 @@ class Snapshot(Model):
 
 
 class MachineInfo(Model):
-    """What runs a workspace now; the stages of its last boot in milliseconds."""
+    """What runs a workspace now; the stages of its last boot in milliseconds.
+
+    `state` is that of the machine itself, `error` why it could not be run, `last_exit` how its
+    last end came about (`at`, `code`, `signal`, `oom`, `requested`, `reason`), `uptime` seconds.
+    """
 
     status: str
+    state: str | None = None
     driver: str | None = None
     tier: str | None = None
     tier_reason: str | None = None
@@ -168,6 +173,21 @@ class MachineInfo(Model):
     snapshot_unavailable_reason: str | None = None
     snapshot: Snapshot | None = None
     boot_timings_ms: dict[str, float] = Field(default_factory=dict)
+    image: str | None = None
+    ip: str | None = None
+    boot_id: str | None = None
+    started_at: datetime | None = None
+    uptime: float | None = None
+    resources: Resources | None = None
+    last_exit: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class Category(Model):
+    """What a group of images is for."""
+
+    id: str
+    label: str = ""
 
 
 class Image(Model):

@@ -9,7 +9,15 @@ from typing import Any
 
 from bastide.client._call import LONG_TIMEOUT, Call, given, part
 from bastide.client._errors import ApiError, BastideError, ConnectionFailed, ProvisioningFailed
-from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
+from bastide.client._models import (
+    Category,
+    Image,
+    Lifecycle,
+    MachineInfo,
+    Mode,
+    Workspace,
+    WorkspacePage,
+)
 
 
 def create(
@@ -24,7 +32,7 @@ def create(
     memory_mb: int | None,
     disk_size_mb: int | None,
     env: Mapping[str, str] | None,
-    cmd: Sequence[str] | None,
+    cmd: str | Sequence[str] | None,
     config: Mapping[str, Any] | None,
     idempotency_key: str | None,
 ) -> Call[Workspace]:
@@ -34,7 +42,7 @@ def create(
         "memory_mb": memory_mb,
         "disk_size_mb": disk_size_mb,
         "env": None if env is None else [{"key": key, "value": env[key]} for key in env],
-        "cmd": None if cmd is None else list(cmd),
+        "cmd": cmd if cmd is None or isinstance(cmd, str) else list(cmd),
         **(config or {}),
     }
     body: dict[str, Any] = {
@@ -73,10 +81,14 @@ def get(workspace: str) -> Call[Workspace]:
 
 
 def list_(
-    page: int | None, limit: int | None, status: str | None, namespace: str | None
+    page: int | None,
+    limit: int | None,
+    status: str | None,
+    mode: Mode | None,
+    namespace: str | None,
 ) -> Call[WorkspacePage]:
     """One page of the workspaces."""
-    params = {"page": page, "limit": limit, "status": status, "namespace": namespace}
+    params = {"page": page, "limit": limit, "status": status, "mode": mode, "namespace": namespace}
     return Call("GET", "/workspace", WorkspacePage.model_validate, params=params)
 
 
@@ -124,6 +136,15 @@ def images(search: str | None, category: str | None) -> Call[list[Image]]:
         "/workspace/images",
         lambda body: [Image.model_validate(image) for image in body["images"]],
         params={"search": search, "category": category},
+    )
+
+
+def categories() -> Call[list[Category]]:
+    """What the images of the catalogue are for."""
+    return Call(
+        "GET",
+        "/workspace/images",
+        lambda body: [Category.model_validate(one) for one in body["categories"]],
     )
 
 

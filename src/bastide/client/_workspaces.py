@@ -10,7 +10,15 @@ from bastide.client import _workspace_calls as calls
 from bastide.client._archives import Archives
 from bastide.client._errors import BastideError, WaitTimeout
 from bastide.client._lifecycle import Lifecycles
-from bastide.client._models import Image, Lifecycle, MachineInfo, Mode, Workspace, WorkspacePage
+from bastide.client._models import (
+    Category,
+    Image,
+    Lifecycle,
+    MachineInfo,
+    Mode,
+    Workspace,
+    WorkspacePage,
+)
 from bastide.client._network import Networks
 from bastide.client._runtime import Runtime
 from bastide.client._session import Session
@@ -57,7 +65,7 @@ class Workspaces(Lifecycles):
         memory_mb: int | None = None,
         disk_size_mb: int | None = None,
         env: Mapping[str, str] | None = None,
-        cmd: Sequence[str] | None = None,
+        cmd: str | Sequence[str] | None = None,
         config: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         wait: bool = True,
@@ -66,7 +74,8 @@ class Workspaces(Lifecycles):
         """Create a workspace and, unless `wait` is false, return once it is ready.
 
         `image` is an id of the catalogue or a reference in a registry; `image_auth` are
-        `username` and `password` for that registry. `config` takes every other key of the API.
+        `username` and `password` for that registry. `cmd` is its main command: words, or one line
+        for the shell. `config` takes every other key of the API.
         Repeating with the same `idempotency_key` gives the same workspace.
 
         Raises:
@@ -111,18 +120,23 @@ class Workspaces(Lifecycles):
         limit: int | None = None,
         *,
         status: str | None = None,
+        mode: Mode | None = None,
         namespace: str | None = None,
     ) -> WorkspacePage:
         """One page of the list, and how many there are in all."""
-        return self._api.send(calls.list_(page, limit, status, namespace))
+        return self._api.send(calls.list_(page, limit, status, mode, namespace))
 
     def list(
-        self, *, status: str | None = None, namespace: str | None = None
+        self,
+        *,
+        status: str | None = None,
+        mode: Mode | None = None,
+        namespace: str | None = None,
     ) -> Iterator[Workspace]:
         """Every workspace, fetched page by page as they are asked for."""
         number = 1
         while True:
-            got = self.page(number, PAGE, status=status, namespace=namespace)
+            got = self.page(number, PAGE, status=status, mode=mode, namespace=namespace)
             yield from got.workspaces
             if not got.workspaces or number * PAGE >= got.total:
                 return
@@ -203,6 +217,10 @@ class Images:
 
     def __init__(self, api: Session) -> None:
         self._api = api
+
+    def categories(self) -> list[Category]:
+        """The categories there are images of, and `all`."""
+        return self._api.send(calls.categories())
 
     def list(self, search: str | None = None, category: str | None = None) -> list[Image]:
         """The catalogue, or what of it fits."""

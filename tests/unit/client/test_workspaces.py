@@ -43,6 +43,15 @@ def test_create_sends_the_documented_body_and_waits() -> None:
     assert server.requests[0].headers["X-Client-Secret"] == "sk_secret"
 
 
+def test_a_command_may_be_a_line() -> None:
+    """Text goes to the API as it is, for the shell; it is not taken for a list of letters."""
+    server = Server()
+    server.on("POST", "/workspace", workspace())
+    with server.client() as cloud:
+        cloud.workspaces.create("debian-12", cmd="sleep 9 | cat", wait=False)
+    assert body_of(server.requests[0])["config"] == {"cmd": "sleep 9 | cat"}
+
+
 def test_a_lost_creation_is_asked_again_with_the_same_key() -> None:
     """A broken connection does not make a second workspace: the key is the same."""
     server = Server()
@@ -134,9 +143,11 @@ def test_list_turns_the_pages() -> None:
         good(workspaces=[item], total=101, page=2, limit=100),
     )
     with server.client() as cloud:
-        assert len(list(cloud.workspaces.list(status="running"))) == 101
+        assert len(list(cloud.workspaces.list(status="running", mode="temporary"))) == 101
     assert [request.url.params["page"] for request in server.requests] == ["1", "2"]
-    assert server.requests[0].url.params["status"] == "running"
+    for request in server.requests:
+        asked = request.url.params
+        assert (asked["status"], asked["mode"]) == ("running", "temporary")
 
 
 def test_power_and_deletion_use_their_paths() -> None:
@@ -189,10 +200,14 @@ def test_lifecycle_and_images_are_typed() -> None:
             restart_info={}, ttl=None, ttl_action=None, remove_on_exit=False, uptime=7200,
         ),
     )  # fmt: skip
-    server.on("GET", "/workspace/images", good(images=[{"id": "debian-12", "label": "Debian"}]))
+    images = [{"id": "debian-12", "label": "Debian"}]
+    categories = [{"id": "all", "label": "All"}, {"id": "os", "label": "Systems"}]
+    server.on("GET", "/workspace/images", good(images=images, categories=categories))
     with server.client() as cloud:
         assert cloud.workspaces.lifecycle("ws_1").uptime == 7200
         assert [image.id for image in cloud.images.list()] == ["debian-12"]
+        found = [(one.id, one.label) for one in cloud.images.categories()]
+        assert found == [("all", "All"), ("os", "Systems")]
 
 
 async def test_the_async_client_is_the_same() -> None:
@@ -204,10 +219,13 @@ async def test_the_async_client_is_the_same() -> None:
         "GET", "/workspace", good(workspaces=[{"id": "ws_1", "name": "one"}], total=1, page=1)
     )
     server.on("DELETE", "/workspace/ws_1", good())
-    server.on("GET", "/workspace/images", good(images=[]))
+    server.on("GET", "/workspace/images", good(images=[], categories=[{"id": "all"}]))
     async with server.async_client() as cloud:
         made = await cloud.workspaces.create("debian-12")
         assert made.ready
-        assert [item.id async for item in cloud.workspaces.list()] == ["ws_1"]
+        listed = cloud.workspaces.list(mode="temporary")
+        assert [item.id async for item in listed] == ["ws_1"]
+        assert server.requests[-1].url.params["mode"] == "temporary"
         await cloud.workspaces.delete("ws_1")
         assert await cloud.images.list() == []
+        assert [one.id for one in await cloud.images.categories()] == ["all"]
