@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -55,27 +56,49 @@ def test_a_life(cloud: Cloud, workspace: Workspace) -> None:
 
     assert ws("pause", own)["status"] == "paused"
     assert ws("resume", own)["status"] == "running"
-    assert ws("ttl", own, "1h", "--action", "pause")["ttl"] == "1h"
+    lease = ws("ttl", own, "1h", "--action", "pause")
+    assert (lease["ttl"], lease["ttl_action"]) == ("1h", "pause")
+    changed = ws("ttl", own, "--action", "stop")
+    assert (changed["ttl"], changed["ttl_action"]) == ("1h", "stop")
+    assert changed["ttl_expires_at"] == lease["ttl_expires_at"]
+    assert own in [each["id"] for each in ws("list", "--mode", "temporary")]
     assert ws("ping", own)["ttl_expires_at"]
     assert ws("ttl", own, "off", "--restart", "on-failure")["restart_policy"] == "on-failure"
     assert ws("resize", own, "--memory", "640")["resources"]["memory_mb"] == 640
     assert ws("lifecycle", own)["mode"] == "permanent"
     told = json.loads(cloud.run("workspace", "details", own).stdout)
     assert told["lifecycle"]["status"] == told["workspace"]["status"] == "running"
-    taken = cloud.run("workspace", "snapshot", own, "--json")
-    assert json.loads(taken.stdout)["size_bytes"] > 0
-    assert "capturing" in taken.stderr
+    line = "echo $GREETING > /root/said; exec sleep infinity"
+    changed = ws("update", own, "--name", "a life", "--cmd", line, "-e", "GREETING=hello",
+                 "--max-restarts", "5")  # fmt: skip
+    assert (changed["name"], changed["config"]["max_restarts"]) == ("a life", 5)
+    assert ws("snapshot", own)["size_bytes"] > 0
     assert ws("stop", own)["status"] == "stopped"
+    info = ws("info", own)
+    assert (info["state"], info["last_exit"]["requested"]) == ("stopped", True)
+    assert info["snapshot"]["size_bytes"] > 0
     assert ws("restore", own, "--yes")["size_bytes"] > 0
     assert ws("restart", own)["ready"]
     assert ws("destroy", own, "--yes")["status"] == "stopped"
     assert own in [each["id"] for each in ws("archived")]
-    assert ws("start", own)["ready"]
+    assert ws("start", own, "--force")["ready"]
+    until_said(cloud, own, "hello\n")
     refused = cloud.run("workspace", "retry", own, check=False)
     assert refused.returncode == 1
     assert "only a failed creation" in refused.stderr
     assert cloud.json("quota")["current_workspaces"] >= 1
     assert cloud.json("estimate", "--cpus", "2")["max"] > 0
+
+
+def until_said(cloud: Cloud, workspace: str, text: str) -> None:
+    """Wait until the main command, which begins when the workspace is ready, has said it."""
+    deadline = time.monotonic() + 60
+    while True:
+        done = cloud.run("ws", "exec", workspace, "--", "cat", "/root/said", check=False)
+        if done.stdout == text:
+            return
+        assert time.monotonic() < deadline, (done.stdout, done.stderr)
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])

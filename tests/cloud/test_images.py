@@ -139,6 +139,27 @@ def test_a_service_image_runs_as_it_says(
     until_removed(cloud, reference)
 
 
+def test_an_image_is_fetched_before_anybody_waits_for_it(
+    cloud: Cloud, registry: Registry, auth: dict[str, str]
+) -> None:
+    """`image pull` tells how far it is and what it has; a refusal ends it with the reason."""
+    motto = entry("etc/motto", b"fetched before\n")
+    reference = push(registry, auth, system(motto), "team/early:1")
+    refused = cloud.run("image", "pull", reference, check=False)
+    assert refused.returncode == 1
+    assert registry.address in refused.stderr
+    as_user = ("-u", auth["username"], "--password-stdin")
+    password = auth["password"] + "\n"
+    try:
+        pulled = cloud.run("image", "pull", reference, *as_user, text=password)
+        assert pulled.stdout == f"{reference}\n"
+        assert "fetching" in pulled.stderr
+        again = cloud.run("image", "pull", reference, *as_user, "--json", text=password)
+        assert (json.loads(again.stdout)["ready"], again.stderr) == (True, "")
+    finally:
+        until_removed(cloud, reference)
+
+
 def test_a_workspace_that_cannot_have_its_image_says_why(
     cloud: Cloud, client: Bastide, registry: Registry, auth: dict[str, str]
 ) -> None:

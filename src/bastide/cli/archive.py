@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Iterator
 
+    from bastide.cli.progress import Tell
     from bastide.client import Archive, Bastide
 
 MIB = 1024 * 1024
@@ -44,18 +45,19 @@ def create(
 ) -> None:
     """Back up the files of a workspace. For files that do not change meanwhile, stop it first."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import note, show_json
+    from bastide.cli.output import show_json
+    from bastide.cli.progress import progress
 
     told: list[str] = []
+    with cloud() as client, progress(json=json or not wait) as tell:
 
-    def tell(now: Archive) -> None:
-        if now.message and now.message not in told[-1:]:
-            told.append(now.message)
-            note(f"    {now.message}")
+        def changed(now: Archive) -> None:
+            if now.message and now.message not in told[-1:]:
+                told.append(now.message)
+                tell(now.message)
 
-    with cloud() as client:
         made = client.workspaces.archives.create(
-            workspace, version, paths=path, excludes=exclude, wait=wait, on_change=tell
+            workspace, version, paths=path, excludes=exclude, wait=wait, on_change=changed
         )
     if json:
         show_json(made.model_dump(mode="json"))
@@ -133,14 +135,15 @@ def download(
     """Download an archive (tar, compressed with zstd); one that broke off goes on."""
     from bastide.cli.connection import cloud
     from bastide.cli.fault import Fault
+    from bastide.cli.progress import progress
 
-    with cloud() as client:
+    with cloud() as client, progress() as tell:
         found = client.workspaces.archives.get(workspace, version)
         # A name of the server's is no path of ours.
         target = output or Path(Path(found.name).name or "archive.tar.zst")
         draft = target.with_name(f"{target.name}.part")
         try:
-            sha256 = _fetch(client, found, draft)
+            sha256 = _fetch(client, found, draft, tell)
         except OSError as error:
             raise Fault(
                 f"{draft}: {error.strerror}", "choose another place with --output"
@@ -166,13 +169,14 @@ def restore(
 ) -> None:
     """Put the files of an archive over those of a workspace; other files stay."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask, note, show_json
+    from bastide.cli.output import ask, show_json
+    from bastide.cli.progress import progress
 
     with cloud() as client:
         target = into or workspace
         ask(f"Overwrite files of {target} below {dest} with version {version}?", yes=yes)
-        note("    restoring")
-        count = client.workspaces.archives.restore(workspace, version, into=into, dest=dest)
+        with progress("restoring files", json=json):
+            count = client.workspaces.archives.restore(workspace, version, into=into, dest=dest)
     if json:
         show_json({"workspace": target, "files_restored": count})
     else:
@@ -211,12 +215,10 @@ def delete(
     note(f"deleted: version {version} of {workspace}")
 
 
-def _fetch(client: Bastide, found: Archive, draft: Path) -> str:
+def _fetch(client: Bastide, found: Archive, draft: Path, tell: Tell) -> str:
     """Get the rest of a file; the SHA-256 of all of it."""
     import hashlib
     import time
-
-    from bastide.cli.output import note
 
     taken = hashlib.sha256()
     with draft.open("ab+") as file:
@@ -239,8 +241,8 @@ def _fetch(client: Bastide, found: Archive, draft: Path) -> str:
                 done += len(piece)
                 if time.monotonic() - told >= TELL_EVERY:
                     told = time.monotonic()
-                    note(f"    {_size(done)} of {_size(found.size_bytes)}")
-    note(f"    {_size(done)} downloaded")
+                    tell(f"{_size(done)} of {_size(found.size_bytes)}")
+    tell(f"{_size(done)} downloaded")
     return taken.hexdigest()
 
 

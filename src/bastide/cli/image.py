@@ -109,7 +109,7 @@ def _have(body: dict[str, Any], *, json: bool) -> None:
     from bastide.cli.node_socket import follow, node
 
     with node("having an image") as client:
-        found = follow(client, "/v1/images/pull", body)
+        found = follow(client, "/v1/images/pull", body, json=json)
     _show(found, json=json)
 
 
@@ -133,7 +133,7 @@ def import_(
         except OSError as error:
             raise Fault(f"{file} cannot be read: {error.strerror}", code=2) from None
         with source:
-            found = follow(client, f"/v1/images/import{query}", file=source)
+            found = follow(client, f"/v1/images/import{query}", file=source, json=json)
     _show(found, json=json)
 
 

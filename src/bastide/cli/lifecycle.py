@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,10 @@ from bastide.cli.options import Json, WorkspaceName, Yes
 if TYPE_CHECKING:
     from bastide.client import Bastide, Lifecycle
 
-Ttl = Annotated[str, typer.Argument(metavar="TTL", help="A duration: 30m, 1h, 7d, or seconds.")]
+Ttl = Annotated[
+    str | None,
+    typer.Argument(metavar="[TTL]", help="A duration: 30m, 1h, 7d, seconds, or off."),
+]
 Action = Annotated[str | None, typer.Option("--action", help="At its end: stop, pause or remove.")]
 
 
@@ -47,12 +50,15 @@ def lifecycle(workspace: WorkspaceName, *, json: Json = False) -> None:
     from bastide.cli.connection import cloud
 
     with cloud() as client:
-        _show(client.workspaces.lifecycle(workspace), json=json)
+        found = client.workspaces.lifecycle(workspace)
+    _show(found, json=json)
+    if not json:
+        _show_ends((found.restart_info or {}).get("history") or [])
 
 
 def ttl(
     workspace: WorkspaceName,
-    ttl: Ttl,
+    ttl: Ttl = None,
     *,
     action: Action = None,
     remove_on_exit: Annotated[
@@ -64,20 +70,36 @@ def ttl(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Give a workspace a lease from now; TTL `off` makes it permanent."""
-    from bastide.cli.connection import cloud
+    """Give a workspace a lease from now; TTL `off` makes it permanent.
 
+    With --action and no TTL the lease goes on, and has that action at its end.
+    """
+    from bastide.cli.connection import cloud
+    from bastide.cli.fault import Fault
+
+    if ttl == "off" and (action is not None or remove_on_exit):
+        raise Fault(
+            "what is permanent has no end to act at",
+            "leave --action and --remove-on-exit out, or give a TTL",
+            code=2,
+        )
+    if ttl != "off" and restart is not None:
+        raise Fault("what has a lease is not restarted", "give --restart with off", code=2)
+    if ttl is None and (action is None or remove_on_exit is not None):
+        raise Fault("no TTL was given", "give one, such as 1h, or --action alone", code=2)
     with cloud() as client:
         workspaces = client.workspaces
         if ttl == "off":
             _show(workspaces.make_permanent(workspace, restart_policy=restart), json=json)
             return
-        same = remove_on_exit is None and workspaces.lifecycle(workspace).mode == "temporary"
-        if same:
-            _show(workspaces.update_ttl(workspace, _seconds(ttl), ttl_action=action), json=json)
+        length = seconds(ttl)
+        if length is None or (
+            remove_on_exit is None and workspaces.lifecycle(workspace).mode == "temporary"
+        ):
+            _show(workspaces.update_ttl(workspace, length, ttl_action=action), json=json)
             return
         made = workspaces.make_temporary(
-            workspace, _seconds(ttl), ttl_action=action, remove_on_exit=remove_on_exit
+            workspace, length, ttl_action=action, remove_on_exit=remove_on_exit
         )
         _show(made, json=json)
 
@@ -115,10 +137,11 @@ def resize(
     from bastide.cli.connection import cloud
     from bastide.cli.fault import Fault
     from bastide.cli.output import note, show_fields, show_json
+    from bastide.cli.progress import progress
 
     if cpus is None and memory is None and disk is None:
         raise Fault("no size was given", "add --cpus, --memory or --disk", code=2)
-    with cloud() as client:
+    with cloud() as client, progress("changing sizes", json=json):
         done = client.workspaces.resize(
             workspace, cpus=cpus, memory_mb=memory, disk_size_mb=disk, apply=apply
         )
@@ -140,14 +163,17 @@ def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
     """Remove machine and disk of a workspace, and keep its record."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import ask, note
+    from bastide.cli.progress import progress
 
     with cloud() as client:
         found = client.workspaces.get(workspace)
         name = found.slug or found.name
         ask(f"Destroy the machine and the disk of {name} ({found.id}) for good?", yes=yes)
-        client.workspaces.destroy(found.id)
+        with progress("removing machine and disk", json=json):
+            client.workspaces.destroy(found.id)
         tell(client, found.id, "destroyed", json=json)
-    note("its record stays until it is deleted")
+    if not json:
+        note("its record stays until it is deleted")
 
 
 def archived(*, json: Json = False) -> None:
@@ -250,7 +276,7 @@ def _show(found: Lifecycle, *, json: bool) -> None:
             ("status", found.status),
             ("uptime s", f"{found.uptime or 0:g}"),
             ("restart policy", found.restart_policy),
-            ("restarts", info.get("count", 0)),
+            ("restarts", f"{info.get('count', 0)} of {found.max_restarts or 'any number'}"),
             *(
                 [
                     ("ttl", found.ttl),
@@ -261,10 +287,42 @@ def _show(found: Lifecycle, *, json: bool) -> None:
                 if found.ttl
                 else []
             ),
+            ("pause", _able(found.pause_supported, None)),
+            ("snapshot", _able(found.snapshot_supported, found.snapshot_unavailable_reason)),
         ]
     )
 
 
-def _seconds(text: str) -> str | int:
-    """A bare number is seconds."""
-    return int(text) if text.isdigit() else text
+def _show_ends(ends: list[dict[str, Any]]) -> None:
+    """The ends that nobody asked for, newest first, and what followed."""
+    from bastide.cli.output import show_table
+
+    if not ends:
+        return
+    typer.echo("\nended, newest first:")
+    show_table(
+        ("AT", "CAUSE", "CODE", "SIGNAL", "MEMORY RAN OUT", "RESTARTED", "REASON"),
+        (
+            (
+                str(end.get("at", ""))[:19],
+                end.get("cause"),
+                end.get("code"),
+                end.get("signal"),
+                "yes" if end.get("oom") else "no",
+                f"after {end.get('delay') or 0:g} s" if end.get("restarted") else "no",
+                end.get("reason"),
+            )
+            for end in ends
+        ),
+    )
+
+
+def _able(supported: bool | None, reason: str | None) -> str | None:  # noqa: FBT001 - as it came
+    if supported is None:
+        return None
+    return "possible" if supported else f"not possible{f': {reason}' if reason else ''}"
+
+
+def seconds(text: str | None) -> str | int | None:
+    """A duration as the API takes it: a bare number is seconds."""
+    return int(text) if text is not None and text.isdigit() else text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import loads
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bastide.cli.configuration import server_settings
@@ -58,22 +58,27 @@ def follow(
     path: str,
     body: dict[str, Any] | None = None,
     file: BinaryIO | None = None,
+    *,
+    json: bool = False,
 ) -> dict[str, Any]:
-    """Ask for an image, telling how far it is; what is known of it in the end.
+    """Ask for an image, telling how far it is unless `json`; what is known of it in the end.
 
     Raises:
         Fault: it cannot be had.
     """
-    from bastide.cli.output import note
+    from bastide.cli.progress import progress
 
     content = None if file is None else iter(lambda: file.read(_CHUNK), b"")
     last = ""
-    with client.stream("POST", path, json=body, content=content) as response:
+    with (
+        progress(json=json) as tell,
+        client.stream("POST", path, json=body, content=content) as response,
+    ):
         if response.is_error:
             response.read()
             answer_of(response)
         for line in response.iter_lines():
-            said = json.loads(line)
+            said = loads(line)
             if "image" in said:
                 found: dict[str, Any] = said["image"]
                 return found
@@ -81,5 +86,5 @@ def follow(
                 raise Fault(said["message"])
             if said["message"] != last:
                 last = said["message"]
-                note(f"    {last}")
+                tell(last)
     raise Fault("bastide-node broke off", "bastide status")

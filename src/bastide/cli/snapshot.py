@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,8 +35,9 @@ def snapshot(
     """Capture memory and disk of a running workspace; the last snapshot is replaced."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import show_json
+    from bastide.cli.progress import progress
 
-    with cloud() as client, _progress("capturing"):
+    with cloud() as client, progress("capturing memory and disk", json=json):
         taken = client.workspaces.snapshot(workspace, after=after.value if after else None)
     if json:
         show_json(taken.model_dump(mode="json"))
@@ -51,28 +49,18 @@ def restore(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
     """Go back to the last snapshot; what was done since is lost."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import ask, show_json
+    from bastide.cli.progress import progress
 
     with cloud() as client:
         found = client.workspaces.get(workspace)
         name = found.slug or found.name
         ask(f"Put {name} ({found.id}) back to its last snapshot, losing what came after?", yes=yes)
-        with _progress("restoring"):
+        with progress("restoring memory and disk", json=json):
             taken = client.workspaces.restore(found.id)
     if json:
         show_json(taken.model_dump(mode="json"))
     else:
         typer.echo(f"restored: {workspace}, as it was at {taken.created_at}")
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[None]:
-    """Tell on standard error that it goes on, and how long it took."""
-    from bastide.cli.output import note
-
-    began = time.monotonic()
-    note(f"    {what} memory and disk")
-    yield
-    note(f"    {time.monotonic() - began:5.2f}s  done")
 
 
 def _told(taken: Snapshot) -> str:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bastide.cli import lifecycle, snapshot, ssh
+from bastide.cli import lifecycle, machine, snapshot, ssh
 from bastide.cli.exec import exec_
 from bastide.cli.image import read_auth
 from bastide.cli.options import Json, WorkspaceName, Yes
+from bastide.cli.wanted import (
+    Command,
+    Driver,
+    Env,
+    MaxRestarts,
+    Restart,
+    given,
+    pairs,
+    source,
+    words,
+)
 
 if TYPE_CHECKING:
+    from bastide.cli.progress import Tell
     from bastide.client import Bastide, Workspace
 
 app = typer.Typer(help="Workspaces (also: bastide ws).", no_args_is_help=True)
@@ -22,6 +35,7 @@ for command in (
     lifecycle.resume,
     lifecycle.lifecycle,
     lifecycle.details,
+    machine.info,
     lifecycle.ttl,
     lifecycle.ping,
     lifecycle.resize,
@@ -31,6 +45,13 @@ for command in (
     lifecycle.archived,
 ):
     app.command()(command)
+
+
+class Mode(StrEnum):
+    """Whether a workspace has a lease."""
+
+    PERMANENT = "permanent"
+    TEMPORARY = "temporary"
 
 
 @app.command()
@@ -57,27 +78,27 @@ def create(
     cpus: Annotated[float | None, typer.Option(help="Cores.")] = None,
     memory: Annotated[int | None, typer.Option(help="MiB of memory.")] = None,
     disk: Annotated[int | None, typer.Option(help="MiB of disk.")] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; may be repeated.")
-    ] = None,
+    env: Env = None,
+    cmd: Command = None,
     ttl: Annotated[
         str | None, typer.Option(help="Make it temporary: 30m, 1h, 7d, or seconds.")
     ] = None,
     ttl_action: Annotated[
         str | None, typer.Option(help="At the end of its ttl: stop, pause or remove.")
     ] = None,
-    restart: Annotated[
-        str | None, typer.Option(help="no, on-failure, always or unless-stopped.")
-    ] = None,
-    driver: Annotated[
-        str | None, typer.Option(help="What runs it: auto, container or microvm (for admins).")
-    ] = None,
+    remove_on_exit: Annotated[
+        bool, typer.Option("--remove-on-exit", help="With a ttl: delete it once its machine ends.")
+    ] = False,
+    restart: Restart = None,
+    max_restarts: MaxRestarts = None,
+    driver: Driver = None,
     wait: Annotated[bool, typer.Option(help="Return only once it is ready.")] = True,
     json: Json = False,
 ) -> None:
     """Create a workspace."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import show_json
+    from bastide.cli.progress import progress
 
     with cloud() as client:
         made = client.workspaces.create(
@@ -89,15 +110,24 @@ def create(
             cpus=cpus,
             memory_mb=memory,
             disk_size_mb=disk,
-            env=_pairs(env),
+            env=pairs(env),
+            cmd=words(cmd),
             config={
-                **_given(ttl=ttl, ttl_action=ttl_action, restart_policy=restart, driver=driver),
-                **_source(archive),
+                **given(
+                    ttl=lifecycle.seconds(ttl),
+                    ttl_action=ttl_action,
+                    remove_on_exit=remove_on_exit or None,
+                    restart_policy=restart,
+                    max_restarts=max_restarts,
+                    driver=driver,
+                ),
+                **source(archive),
             },
             wait=False,
         )
         if wait:
-            made = _watch(client, made.id)
+            with progress(json=json) as tell:
+                made = _watch(client, made.id, tell)
         if json:
             show_json(_plain(made))
         else:
@@ -108,6 +138,7 @@ def create(
 def list_(
     *,
     status: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="Only those of this mode.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Only those of this namespace.")] = None,
     json: Json = False,
 ) -> None:
@@ -116,7 +147,11 @@ def list_(
     from bastide.cli.output import show_json, show_table
 
     with cloud() as client:
-        found = list(client.workspaces.list(status=status, namespace=namespace))
+        found = list(
+            client.workspaces.list(
+                status=status, mode=mode.value if mode else None, namespace=namespace
+            )
+        )
     if json:
         show_json([_plain(workspace) for workspace in found])
         return
@@ -169,13 +204,71 @@ def get(workspace: WorkspaceName, *, json: Json = False) -> None:
 
 
 @app.command()
-def start(workspace: WorkspaceName, *, json: Json = False) -> None:
+def update(
+    workspace: WorkspaceName,
+    *,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    slug: Annotated[str | None, typer.Option(help='A new slug; "" takes it away.')] = None,
+    env: Env = None,
+    no_env: Annotated[bool, typer.Option("--no-env", help="Take all variables away.")] = False,
+    cmd: Command = None,
+    restart: Restart = None,
+    max_restarts: MaxRestarts = None,
+    driver: Driver = None,
+    json: Json = False,
+) -> None:
+    """Change what is given; command, variables and driver count from the next start.
+
+    The variables given take the place of all there were; an empty command takes it away. Sizes
+    are changed with `resize`, leases with `ttl`.
+    """
+    from bastide.cli.connection import cloud
+    from bastide.cli.fault import Fault
+    from bastide.cli.output import note, show_json
+
+    if env and no_env:
+        raise Fault("--env and --no-env contradict each other", "give one of them", code=2)
+    changes: dict[str, Any] = given(name=name)
+    if slug is not None:
+        changes["slug"] = slug or None
+    config = given(
+        env={} if no_env else pairs(env),
+        cmd=words(cmd),
+        restart_policy=restart,
+        max_restarts=max_restarts,
+        driver=driver,
+    )
+    if config:
+        changes["config"] = config
+    if not changes:
+        raise Fault("nothing to change was given", "see bastide workspace update --help", code=2)
+    with cloud() as client:
+        found = client.workspaces.update(workspace, **changes)
+    if json:
+        show_json(_plain(found))
+        return
+    note(f"updated: {found.slug or found.name} ({found.id})")
+    if config.keys() & {"env", "cmd", "driver"} and found.info and found.info.is_running:
+        note("it counts from the next start")
+
+
+@app.command()
+def start(
+    workspace: WorkspaceName,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start it even if it is thought to run.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Start a stopped workspace and wait until it is ready."""
     from bastide.cli.connection import cloud
+    from bastide.cli.progress import progress
 
     with cloud() as client:
-        client.workspaces.start(workspace)
-        _watch(client, workspace)
+        with progress("starting", json=json):
+            client.workspaces.start(workspace, force=force)
+            client.workspaces.wait_ready(workspace)
         lifecycle.tell(client, workspace, "running", json=json)
 
 
@@ -193,10 +286,12 @@ def stop(workspace: WorkspaceName, *, json: Json = False) -> None:
 def restart(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Stop a workspace and start it again."""
     from bastide.cli.connection import cloud
+    from bastide.cli.progress import progress
 
     with cloud() as client:
-        client.workspaces.restart(workspace)
-        _watch(client, workspace)
+        with progress("restarting", json=json):
+            client.workspaces.restart(workspace)
+            client.workspaces.wait_ready(workspace)
         lifecycle.tell(client, workspace, "running", json=json)
 
 
@@ -204,10 +299,12 @@ def restart(workspace: WorkspaceName, *, json: Json = False) -> None:
 def retry(workspace: WorkspaceName, *, json: Json = False) -> None:
     """Try a creation that failed again, and wait until it is ready."""
     from bastide.cli.connection import cloud
+    from bastide.cli.progress import progress
 
     with cloud() as client:
-        client.workspaces.retry(workspace)
-        _watch(client, workspace)
+        with progress(json=json) as tell:
+            client.workspaces.retry(workspace)
+            _watch(client, workspace, tell)
         lifecycle.tell(client, workspace, "running", json=json)
 
 
@@ -227,53 +324,16 @@ def delete(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) ->
         note(f"deleted: {found.id}")
 
 
-def _watch(client: Bastide, workspace: str) -> Workspace:
-    """Wait until it is ready, telling each phase on standard error."""
-    import time
+def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:
+    """Wait until it is ready, telling each phase."""
 
-    from bastide.cli.output import note
-
-    began = time.monotonic()
-
-    def tell(now: Workspace) -> None:
+    def changed(now: Workspace) -> None:
         if now.provisioning is not None:
             phase, message = now.provisioning.phase, now.provisioning.message or ""
             more = f"  {message}" if message.startswith("Image ") else ""
-            note(f"    {time.monotonic() - began:5.2f}s  {phase}{more}")
+            tell(f"{phase}{more}")
 
-    return client.workspaces.wait_ready(workspace, on_change=tell)
-
-
-def _given(**values: str | None) -> dict[str, Any]:
-    """The settings that were given; a bare number is seconds."""
-    return {
-        name: int(value) if value.isdigit() else value
-        for name, value in values.items()
-        if value is not None
-    }
-
-
-def _source(archive: str | None) -> dict[str, Any]:
-    """The archive that a workspace begins with."""
-    from bastide.cli.fault import Fault
-
-    if archive is None:
-        return {}
-    workspace, colon, version = archive.rpartition(":")
-    if not colon or not workspace or not version:
-        raise Fault(f"--archive {archive!r} is not ID:VERSION", "such as web:3", code=2)
-    return {"archive": {"workspace": workspace, "version": version}}
-
-
-def _pairs(given: list[str] | None) -> dict[str, str] | None:
-    from bastide.cli.fault import Fault
-
-    if not given:
-        return None
-    wrong = next((pair for pair in given if "=" not in pair or pair.startswith("=")), None)
-    if wrong is not None:
-        raise Fault(f"--env {wrong!r} is not NAME=VALUE", "write it as --env NAME=VALUE", code=2)
-    return dict(pair.split("=", 1) for pair in given)
+    return client.workspaces.wait_ready(workspace, on_change=changed)
 
 
 def _resource(workspace: Workspace, name: str) -> Any:
