@@ -9,7 +9,6 @@ import pytest
 from tests.unit.client.server import Server, body_of, error, good, workspace
 from typer.testing import CliRunner, Result
 
-from bastide.cli import connection
 from bastide.cli.app import app
 from bastide.cli.fault import Fault
 
@@ -31,15 +30,6 @@ INFO = {
     "last_exit": {"at": "2026-01-01T00:00:00Z", "code": 3, "signal": None, "requested": True},
     "snapshot": {"created_at": "2026-01-01T00:00:00Z", "memory_bytes": 2**21, "disk_bytes": 2**20},
 }  # fmt: skip
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    """What the command line asks."""
-    server = Server()
-    monkeypatch.setattr(connection, "_named", lambda: False)
-    monkeypatch.setattr(connection, "_local", server.client)
-    return server
 
 
 def ws(*args: str) -> Result:
@@ -200,14 +190,3 @@ def test_long_calls_tell_that_they_go_on(server: Server, verb: str) -> None:
     assert "0.0" in told
     assert "done" in told
     assert ws(verb, "ws_1", *more, "--json").stderr == ""
-
-
-def test_an_archive_that_is_restored_tells_so(server: Server) -> None:
-    """The same for files that are put back."""
-    server.on("POST", "/workspace/ws_1/archives/1/restore", good(files_restored=7))
-    args = ["archive", "restore", "ws_1", "1", "--yes"]
-    done = CliRunner().invoke(app, args, catch_exceptions=False)
-    assert "7 files" in done.stdout
-    assert "restoring files" in done.stderr
-    assert "done" in done.stderr
-    assert CliRunner().invoke(app, [*args, "--json"], catch_exceptions=False).stderr == ""
