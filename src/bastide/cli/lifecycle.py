@@ -270,13 +270,14 @@ def _show(found: Lifecycle, *, json: bool) -> None:
         show_json(found.model_dump(mode="json", exclude={"workspace"}))
         return
     info = found.restart_info or {}
+    most = f" of at most {found.max_restarts}" if found.max_restarts else ""
     show_fields(
         [
             ("mode", found.mode),
             ("status", found.status),
             ("uptime s", f"{found.uptime or 0:g}"),
             ("restart policy", found.restart_policy),
-            ("restarts", f"{info.get('count', 0)} of {found.max_restarts or 'any number'}"),
+            ("restarts", f"{info.get('count', 0)}{most}"),
             *(
                 [
                     ("ttl", found.ttl),
