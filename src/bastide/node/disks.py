@@ -31,7 +31,9 @@ _MOUNT = "discard,noinit_itable,errors=remount-ro"
 _LAYERS = ("upper", "work")
 _ROOM = "room"
 _ROOM_FILES = 16
+_HELD = "held"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOLD = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FREE_TIMEOUT = 10.0
 _log = structlog.get_logger(__name__)
 _PROGRAM_TIMEOUT = 300.0
@@ -117,7 +119,8 @@ class Disks:
     def grow(self, machine: str, size_mb: int) -> None:
         """Make a disk that is not mounted as large as `size_mb` MiB; never smaller. Blocks.
 
-        One whose growth was interrupted is mended and grown to its end.
+        One whose growth was interrupted is mended and grown to its end; one on which the kernel
+        met errors, as on a host that was full, is mended.
 
         Raises:
             BootFailed: its file system is damaged, or a program does not end.
@@ -125,7 +128,7 @@ class Disks:
         """
         file = self.path(machine)
         size = max(file.stat().st_size, size_mb * MIB)
-        if file.stat().st_size == size and ext4.fills(file):
+        if file.stat().st_size == size and ext4.fills(file) and not ext4.damaged(file):
             return
         # resize2fs insists on a check just before; 1 means mended
         checked = _program("e2fsck", "-fp", str(file))
@@ -187,6 +190,27 @@ class Disks:
                     finally:
                         os.close(file)
 
+    def hold_room(self, point: Path) -> None:
+        """Take all that is free on a mounted disk, without a block of the host's; see `shortage`.
+
+        To be repeated, for files are deleted. The next mount gives it back. Blocks.
+        """
+        with suppress(OSError):  # all of it is taken
+            with suppress(FileExistsError):
+                (point / _ROOM).mkdir(mode=0o700)
+            with _room(point) as room:
+                file = os.open(_HELD, _HOLD, 0o600, dir_fd=room)
+                try:
+                    while free := os.statvfs(file).f_bavail * os.statvfs(file).f_frsize:
+                        os.posix_fallocate(file, os.fstat(file).st_size, free)
+                finally:
+                    os.close(file)
+
+    def give_room(self, point: Path) -> None:
+        """Give back what `hold_room` took. Blocks."""
+        with suppress(OSError), _room(point) as room:  # it is read-only, or nothing is held
+            os.unlink(_HELD, dir_fd=room)
+
     def _wait_free(self, machine: str) -> None:
         """Two mounts of one file would destroy it: wait until the kernel let go of the last."""
         file = self.path(machine)
@@ -208,15 +232,18 @@ class Disks:
         Raises:
             NoSpace: says how much there is.
         """
-        for place in self.directories:  # a pool is only as roomy as the host it is sparse on
-            there = place if place.exists() else place.parent
-            free = shutil.disk_usage(there).free
-            if free < RESERVE_BYTES:
-                raise NoSpace(
-                    f"{free // MIB} MiB are free below {there}, {RESERVE_BYTES // MIB} must be: "
-                    "delete workspaces or add storage",
-                    free_bytes=free,
-                )
+        free = self.free()
+        if free < RESERVE_BYTES:
+            raise NoSpace(
+                f"{free // MIB} MiB are free below {self.directory.parent}, "
+                f"{RESERVE_BYTES // MIB} must be: delete workspaces or add storage",
+                free_bytes=free,
+            )
+
+    def free(self) -> int:
+        """Bytes that disks can still take; a pool is only as roomy as the host it is sparse on."""
+        there = (place if place.exists() else place.parent for place in self.directories)
+        return min(shutil.disk_usage(place).free for place in there)
 
     def copy(self, machine: str, target: Path) -> bool:
         """Copy a disk to a new file; whether the two share their blocks. Blocks.

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from bastide.domain.image import INTERRUPTED
@@ -114,6 +117,23 @@ class NoSpace(NodeError):
 
     code = "no_space"
     status = 503
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Say what there is no room for when the kernel finds none.
+
+    Raises:
+        NoSpace: in the place of `ENOSPC` and `EDQUOT`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(
+                f"the host has no room for {what}: delete workspaces or add storage"
+            ) from error
+        raise
 
 
 class NotReady(NodeError):

@@ -9,6 +9,7 @@ from pathlib import Path
 _AT = 1024
 _SIZE = 1024
 _MAGIC = 0xEF53
+_ERRORS = 2
 _SPARE = 50
 """Blocks that mkfs and resize2fs want beside a group's own tables for it to be worth having."""
 
@@ -45,6 +46,14 @@ def fills(file: Path) -> bool:
     tables += -(-described // bytes_each) + _number(block, 0xCE, 2)
     first = _number(block, 0x14, 4)
     return (blocks - first) % group == 0 and rest < tables + _SPARE
+
+
+def damaged(file: Path) -> bool:
+    """Whether the kernel met errors on it, so that it should be checked. Raises OSError."""
+    with file.open("rb") as opened:
+        opened.seek(_AT)
+        block = opened.read(_SIZE)
+    return len(block) == _SIZE and bool(_number(block, 0x3A, 2) & _ERRORS)
 
 
 def _number(block: bytes, at: int, length: int) -> int:

@@ -26,12 +26,15 @@ from bastide.node.network import Network
 from bastide.node.orphans import Orphans
 from bastide.node.pool import Pool
 from bastide.node.rehearsal import Rehearsal
+from bastide.node.shortage import Shortage
 from bastide.node.sweep import Swept, sweep
 from bastide.settings import Settings
 
 FIRST_SWEEP_SECONDS = 15.0
 """A runtime that an earlier node had started may still have been at work at our own start."""
 SWEEP_SECONDS = 300.0
+LOOK_SECONDS = 0.5
+"""How often the room on the host is looked at: a fast writer takes it quickly."""
 REFRESH_SECONDS = 2.0
 """How old the figures of /proc inside a machine may be."""
 _log = structlog.get_logger(__name__)
@@ -46,6 +49,7 @@ class Node:
         self._tiers = Tiers(host)
         self.fleet = Fleet(host, self._tiers, self.events)
         self.captures = Captures(host, self._tiers, self.fleet, self.events)
+        self.shortage = Shortage(host, self.fleet)
         self._rehearsal = Rehearsal(host)
         self.workshop = Workshop(host.settings, host.images)
         self.garbage = Garbage(self.workshop, self._images_used, host.settings.images.cache_mb)
@@ -85,6 +89,7 @@ class Node:
         self._tasks = [
             asyncio.create_task(self._sweep_often()),
             asyncio.create_task(self._refresh_often()),
+            asyncio.create_task(self._look_often()),
         ]
         _log.info("node.ready", running=running, runtime=self.host.runc.describe())
 
@@ -124,8 +129,17 @@ class Node:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.fleet.refresh()
+                await self.shortage.tell()
             except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
                 _log.exception("node.refresh_failed")
+
+    async def _look_often(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.shortage.look()
+            except Exception:  # noqa: BLE001 - the next one may work; this one is in the log
+                _log.exception("node.look_failed")
 
     def _open_pool(self) -> None:
         """Keep disks and snapshots where their blocks can be shared, if that is to be had."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from bastide.domain.machine import MachineSpec, Snapshot
+from bastide.node.errors import room_for
 from bastide.node.machines.idrange import IdRange
 from bastide.node.store import BootRecord, read, write
 
@@ -116,10 +117,15 @@ class Snapshots:
             await asyncio.shield(asyncio.to_thread(self._clear, machine))
 
     def keep(self, machine: str, record: SnapshotRecord) -> None:
-        """Make a finished draft the last snapshot, in one step, on the disk. Blocks."""
+        """Make a finished draft the last snapshot, in one step, on the disk. Blocks.
+
+        Raises:
+            NoSpace: the host is too full.
+        """
         place = self.directory / machine / record.name
-        _sync(place)
-        write(self.directory / machine / _RECORD, record)
+        with room_for(f"a snapshot of {machine}"):
+            _sync(place)
+            write(self.directory / machine / _RECORD, record)
         self._all()[machine] = record
 
     def remove(self, machine: str) -> None:
@@ -136,11 +142,12 @@ class Snapshots:
 
     def _make(self, machine: str) -> Draft:
         made = Draft(self.directory / machine / uuid.uuid4().hex)
-        made.path.mkdir(mode=0o700, parents=True)
-        for path in (self.directory, self.directory / machine):
-            path.chmod(0o700)
-        made.work.mkdir(mode=0o700)
-        made.memory.mkdir(mode=0o700)
+        with room_for(f"a snapshot of {machine}"):
+            made.path.mkdir(mode=0o700, parents=True)
+            for path in (self.directory, self.directory / machine):
+                path.chmod(0o700)
+            made.work.mkdir(mode=0o700)
+            made.memory.mkdir(mode=0o700)
         return made
 
     def _clear(self, machine: str) -> int:

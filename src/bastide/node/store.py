@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bastide.domain.machine import MachineExit, MachineSpec
+from bastide.node.errors import room_for
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -84,10 +85,11 @@ class Store:
         return found
 
     def save(self, record: MachineRecord) -> None:
-        """Keep a record, on the disk before this returns."""
+        """Keep a record, on the disk before this returns. Raises NoSpace."""
         directory = self.directory / record.spec.id
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write(directory / "machine.json", record)
+        with room_for(f"the record of {record.spec.id}"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write(directory / "machine.json", record)
 
     def remove(self, machine: str) -> None:
         """Forget a machine; harmless when it is unknown."""

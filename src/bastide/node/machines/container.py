@@ -385,6 +385,16 @@ class Container(Machine):
             memory, cores = spec.resources.memory_mb * MIB, self._host.cores.of(self.id)
             self._dimensions.refresh(memory, cores, usage, process.age)
 
+    @property
+    def disk(self) -> Path | None:
+        """See `Machine.disk`."""
+        return self._directory.disk
+
+    def hold_room(self, *, hold: bool) -> None:
+        """See `Machine.hold_room`."""
+        change = self._host.disks.hold_room if hold else self._host.disks.give_room
+        change(self._directory.disk)
+
     def stats(self, spec: MachineSpec) -> MachineStats:
         """See `Machine.stats`."""
         try:

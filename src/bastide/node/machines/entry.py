@@ -19,6 +19,7 @@ class Entry:
         self.lock = asyncio.Lock()
         self.passing: MachineState | None = None
         self.gone = False
+        self.trouble: str | None = None  # with its disk, while it runs
 
     @property
     def state(self) -> MachineState:

@@ -83,9 +83,13 @@ class Fleet:
             if entry.lock.locked() or entry.machine.boot_record is not None
         }
 
+    def up(self) -> list[Entry]:
+        """Those that run."""
+        return [entry for entry in self._entries.values() if entry.machine.boot_record]
+
     async def refresh(self) -> None:
         """Bring what programs inside read of their machine's use up to date."""
-        running = [entry for entry in self._entries.values() if entry.machine.boot_record]
+        running = self.up()
 
         def tell() -> None:
             for entry in running:
@@ -404,7 +408,7 @@ class Fleet:
             started_at=boot.at if boot else None,
             tier=entry.machine.tier,
             exit=entry.record.exit,
-            error=entry.record.error,
+            error=entry.record.error or (entry.trouble if boot else None),
             control=control,
             resources=entry.record.spec.resources,
             snapshot=snapshot.shown if snapshot else None,
@@ -477,6 +481,8 @@ class Fleet:
 
     async def note(self, entry: Entry, **changes: object) -> None:
         """Change the record of a machine, on the disk before this returns."""
+        if "booted" in changes:
+            entry.trouble = None
         entry.record = entry.record.model_copy(update=changes)
         await asyncio.to_thread(self._store.save, entry.record)
 

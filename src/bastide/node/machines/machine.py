@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 from bastide.domain.machine import MachineSpec, MachineStats, Resources
 from bastide.domain.network import NetworkPolicy
@@ -15,9 +16,10 @@ from bastide.node.store import BootRecord
 class Machine(ABC):
     """One machine of this node; one class per tier.
 
-    Must be implemented: everything here but `refresh`. The caller sees to it that operations on
-    one machine do not overlap (`kill` of a process may come at any time, through `process`). A
-    failed `boot` undoes its own work; `clean` may be called in any state and any number of times.
+    Must be implemented: everything here but `refresh`, `disk` and `hold_room`. The caller sees to
+    it that operations on one machine do not overlap (`kill` of a process may come at any time,
+    through `process`). A failed `boot` undoes its own work; `clean` may be called in any state and
+    any number of times.
     `tests/contract/machine.py` is the suite every tier inherits.
     """
 
@@ -109,6 +111,14 @@ class Machine(ABC):
 
         Blocks briefly; never fails. A tier whose machines have a kernel of their own leaves it.
         """
+
+    @property
+    def disk(self) -> Path | None:
+        """Where its disk is mounted on the host; None: its own kernel has it."""
+        return None
+
+    def hold_room(self, *, hold: bool) -> None:  # noqa: B027 - a kernel of its own waits for room
+        """Take what is free on its disk, or give it back; see `bastide.node.shortage`. Blocks."""
 
     @abstractmethod
     def stats(self, spec: MachineSpec) -> MachineStats:
