@@ -55,7 +55,8 @@ class FakeEngine(Engine):
     `delay` seconds pass in every step; `hold` names steps that wait until `release(step)`;
     `fail[step] = n` makes a step refuse n times with `boot_failed`; `down` makes every call
     raise EngineUnavailable; `lose[step] = n` does the step and then loses the answer;
-    `memory_in_use` is the MiB every machine uses; `pull_failures` are codes by reference,
+    `memory_in_use` is the MiB every machine uses, `can_resize` whether sizes change without a
+    boot; `pull_failures` are codes by reference,
     `missing` are images that are made when they are pulled.
     """
 
@@ -63,6 +64,7 @@ class FakeEngine(Engine):
     down: bool = False
     can_pause: bool = True
     memory_in_use: int = 1
+    can_resize: bool = True
     fail: Counter[str] = field(default_factory=Counter)
     lose: Counter[str] = field(default_factory=Counter)
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -206,6 +208,8 @@ class FakeEngine(Engine):
     async def resize(self, machine: str, resources: Resources) -> MachineStatus:
         await self._step("resize", machine)
         found = self._up(machine)
+        if not self.can_resize:
+            raise Unsupported("the fake takes other sizes at its next boot")
         if resources.memory_mb < self.memory_in_use:
             raise EngineError(MEMORY_IN_USE, f"{self.memory_in_use} MiB of memory are in use")
         disk = {"disk_mb": found.spec.resources.disk_mb}

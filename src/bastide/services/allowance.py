@@ -74,9 +74,10 @@ class Allowance:
         *,
         place: str = "config.",
     ) -> Sizes:
-        """The sizes asked for, else those of `now`, else the defaults.
+        """The sizes asked for, else those of `now`, else the defaults as far as they are allowed.
 
-        `place` is where in the body the fields are.
+        `place` is where in the body the fields are. What is not asked for stays as it is now,
+        also above a limit that was lowered since.
 
         Raises:
             ValidationFailed: one is out of bounds; the message says which bounds.
@@ -97,10 +98,16 @@ class Allowance:
                     f"{place}{field}",
                     f"{field} must be between {low:g} and {high:g} for this account and image.",
                 )
+        if now is None:
+            usual = Sizes(
+                min(usual.cpus, most[0]),
+                int(min(usual.memory_mb, most[1])),
+                int(min(usual.disk_mb, most[2])),
+            )
         return Sizes(
-            min(usual.cpus, most[0]) if config.cpus is None else config.cpus,
-            int(min(usual.memory_mb, most[1]) if config.memory_mb is None else config.memory_mb),
-            int(min(usual.disk_mb, most[2]) if config.disk_mb is None else config.disk_mb),
+            usual.cpus if config.cpus is None else config.cpus,
+            usual.memory_mb if config.memory_mb is None else config.memory_mb,
+            usual.disk_mb if config.disk_mb is None else config.disk_mb,
         )
 
     def largest(self, limits: Limits) -> Sizes:

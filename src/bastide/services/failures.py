@@ -17,7 +17,6 @@ from bastide.domain.errors import (
     VmUnavailable,
 )
 from bastide.domain.image import FAILURES
-from bastide.domain.machine import MEMORY_IN_USE
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
 from bastide.store.tables import Operation
 
@@ -48,7 +47,6 @@ def failure_of_operation(operation: Operation) -> BastideError:
     details = {"workspace_id": operation.workspace_id, "operation": operation.kind.value}
     told: dict[str, BastideError] = {
         "superseded": Conflict(f"The operation was given up: {message}.", state="changing"),
-        MEMORY_IN_USE: Conflict(f"The sizes stay as they were: {message}.", state="running"),
         "no_snapshot": NotFound(f"There is nothing to restore: {message}.", details=details),
         "unsupported": NotSupported(f"The {operation.kind} is not possible: {message}."),
         "archive_gone": NotFound(f"There is no such archive: {message}.", details=details),

@@ -61,11 +61,12 @@ class ResourceService:
     async def change(self, caller: Caller, reference: str, body: ChangeResources) -> Resized:
         """Set sizes; with `apply` a running machine has them when this returns.
 
-        Processor and memory change while it runs, a larger disk needs another boot.
+        Processor and memory change while it runs, where its tier can; a larger disk, and less
+        memory than is in use, take another boot.
 
         Raises:
             ValidationFailed: out of bounds, or a smaller disk.
-            Conflict: something else is going on, it is paused, or uses more memory than that.
+            Conflict: something else is going on, or it is paused.
             VmUnavailable: the machine could not be changed.
         """
         known = await self._workspaces.get(caller, reference)
@@ -81,10 +82,13 @@ class ResourceService:
                 sizes = self._allowance.sizes(body.config, image, limits, before, place="")
                 if sizes.disk_mb < row.disk_mb:
                     raise Conflict("The disk was made larger meanwhile; look at it and try again.")
-                relaunch = machine is not None and _disk_of(machine) < sizes.disk_mb
                 operation = None
                 if body.apply and machine is not None:
-                    params = {"relaunch": relaunch, "before": _columns(before, disk=False)}
+                    params = {
+                        "relaunch": _disk_of(machine) < sizes.disk_mb,
+                        "before": _columns(before, disk=False),
+                        "boot_id": machine.boot_id,
+                    }
                     operation = await self._queue.request(
                         session, view, OperationKind.RESIZE, params=params
                     )
@@ -93,17 +97,17 @@ class ResourceService:
                 await Workspaces(session).update(row.id, _columns(sizes))
         except Duplicate:
             raise Conflict("The workspace is changing; try again.") from None
-        await self._wait(operation)
-        return Resized(
-            await self._workspaces.get(caller, known.row.id),
-            _differences(before, sizes),
-            operation is not None and relaunch,
-        )
+        relaunched = await self._done(operation)
+        view = await self._workspaces.get(caller, known.row.id)
+        return Resized(view, _differences(before, sizes), relaunched)
 
-    async def _wait(self, operation: Operation | None) -> None:
-        if operation is not None:
-            self._queue.announce(operation)
-            await self._queue.success(operation)
+    async def _done(self, operation: Operation | None) -> bool:
+        """Wait for the end; whether the machine was booted anew for it."""
+        if operation is None:
+            return False
+        self._queue.announce(operation)
+        ended = await self._queue.success(operation)
+        return bool(ended.operation.params.get("relaunched"))
 
     async def _machine(self, workspace_id: str) -> MachineStatus | None:
         """The machine, if it is up."""

@@ -22,6 +22,7 @@ from bastide.api.context import Services
 from bastide.depot.contract import Depot
 from bastide.services.first_credentials import FirstCredentials
 from bastide.settings import Settings
+from bastide.store.accounts import Accounts
 from bastide.store.clock import database_time
 from bastide.store.operations import Operations
 
@@ -121,6 +122,13 @@ class Cloud:
     async def lifecycle(self, workspace_id: str) -> dict[str, Any]:
         """The flat fields of its lifecycle."""
         return await self.call("GET", f"/workspace/{workspace_id}/lifecycle")
+
+    async def limit(self, **limits: float) -> None:
+        """Give the only account limits."""
+        async with self.services.database.write() as session:
+            account = await Accounts(session).first()
+            assert account is not None
+            account.limits = limits
 
     async def hurry(self, workspace_id: str) -> float:
         """Let what waits for its delay begin now; how many seconds it would have waited."""

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from tests.api.workspaces.cloud import Cloud
 
-from bastide.store.accounts import Accounts
-
 
 async def test_a_created_workspace_becomes_ready(cloud: Cloud) -> None:
     """The answer comes at once with `provisioning`, and the workspace becomes ready by itself."""
@@ -147,7 +145,7 @@ async def test_the_same_key_makes_one_workspace(cloud: Cloud) -> None:
 
 async def test_limits_hold_in_a_race(cloud: Cloud) -> None:
     """Of many creations at once, exactly as many succeed as the account may have."""
-    await _limit(cloud, max_workspaces=3)
+    await cloud.limit(max_workspaces=3)
     answers = await asyncio.gather(*(cloud.http.post("/workspace") for _ in range(10)))
     refused = [answer.json() for answer in answers if answer.status_code == 409]
     assert len(refused) == 7
@@ -156,12 +154,34 @@ async def test_limits_hold_in_a_race(cloud: Cloud) -> None:
         assert (body["current"], body["max"]) == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("limit", "field", "most"),
+    [
+        ({"max_cpus": 0.5}, "cpus", 0.5),
+        ({"max_memory_mb": 256}, "memory_mb", 256),
+        ({"max_disk_mb": 1024}, "disk_size_mb", 1024),
+    ],
+)
+async def test_an_accounts_own_sizes(
+    cloud: Cloud, limit: dict[str, float], field: str, most: float
+) -> None:
+    """More than the account may have is refused; defaults are lowered to it, and quota tells."""
+    await cloud.limit(**limit)
+    body = {"config": {field: most * 2}}
+    refused = await cloud.call("POST", "/workspace", body, status=422)
+    assert refused["details"]["field"] == f"config.{field}"
+    assert f"and {most:g} for this account" in refused["message"]
+    assert (await cloud.create(config={field: most}))["resources"][field] == most
+    assert (await cloud.create())["resources"][field] == most
+    assert (await cloud.call("GET", "/workspace/quota"))["limits"][field] == most
+
+
 async def test_the_running_pool_is_limited(cloud: Cloud) -> None:
     """A stopped workspace does not start while as many run as may; stopping another helps."""
     first = await cloud.create()
     await cloud.call("POST", f"/workspace/{first['id']}/stop")
     second = await cloud.create()
-    await _limit(cloud, max_running=1)
+    await cloud.limit(max_running=1)
     refused = await cloud.call("POST", f"/workspace/{first['id']}/start", status=402)
     assert refused["code"] == "RUNNING_POOL_REACHED"
     assert (refused["current"], refused["max"]) == (1, 1)
@@ -227,11 +247,3 @@ async def test_a_lost_answer_makes_no_second_machine(cloud: Cloud, step: str) ->
     found = await cloud.create()
     assert list(cloud.engine.machines) == [found["id"]]
     assert found["provisioning"]["state"] == "ready"
-
-
-async def _limit(cloud: Cloud, **limits: int) -> None:
-    """Give the only account limits."""
-    async with cloud.services.database.write() as session:
-        account = await Accounts(session).first()
-        assert account is not None
-        account.limits = limits

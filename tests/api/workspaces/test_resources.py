@@ -80,16 +80,74 @@ async def test_wrong_sizes_are_named(cloud: Cloud, body: dict[str, object], fiel
         assert "4096 MiB, of which 1 MiB are used" in refused["message"]
 
 
-async def test_memory_in_use_is_kept(cloud: Cloud) -> None:
-    """Less memory than is in use is a 409 with the figure, and the old sizes hold."""
+@pytest.mark.parametrize(
+    ("limit", "field", "less", "most"),
+    [
+        ({"max_cpus": 1.5}, "cpus", 1, 1.5),
+        ({"max_memory_mb": 768}, "memory_mb", 512, 768),
+        ({"max_disk_mb": 6000}, "disk_size_mb", 4096, 6000),
+    ],
+)
+async def test_an_accounts_own_sizes(
+    cloud: Cloud, limit: dict[str, float], field: str, less: float, most: float
+) -> None:
+    """They are the bounds; lowered later, they take nothing away that nobody asks to change."""
     found = await cloud.create()
     path = f"/workspace/{found['id']}/resources"
-    cloud.engine.memory_in_use = 300
+    await cloud.limit(**limit)
+    refused = await cloud.call("PUT", path, {field: most * 2}, status=422)
+    assert (refused["details"]["field"], f"and {most:g} for" in refused["message"]) == (field, True)
+    assert (await cloud.call("PUT", path, {field: most}))["updated"] == {field: most}
+    await cloud.limit(**dict.fromkeys(limit, less))
+    other = {"memory_mb": 256} if field == "cpus" else {"cpus": 2}
+    done = await cloud.call("PUT", path, other)
+    assert done["updated"] == other
+    assert done["resources"][field] == most
+
+
+@pytest.mark.parametrize("why", ["in use", "tier"])
+async def test_what_does_not_go_hot_takes_a_boot(cloud: Cloud, why: str) -> None:
+    """Less memory than is in use, or a tier that cannot: `apply` boots it anew, and says so."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}/resources"
+    cloud.engine.memory_in_use = 300 if why == "in use" else 1
+    cloud.engine.can_resize = why != "tier"
+    machine = cloud.engine.machines[found["id"]]
+    boot = machine.status.boot_id
     body = {"cpus": 4, "memory_mb": 256, "apply": True}
-    refused = await cloud.call("PUT", path, body, status=409)
-    assert "300 MiB of memory are in use" in refused["message"]
-    shown = (await cloud.call("GET", path))["resources"]
-    assert (shown["cpus"], shown["memory_mb"], shown["status"]) == (1, 512, "running")
+    done = await cloud.call("PUT", path, body)
+    assert done["relaunched"] is True
+    assert done["updated"] == {"cpus": 4, "memory_mb": 256}
+    assert machine.status.boot_id != boot
+    assert (machine.spec.resources.cpus, machine.spec.resources.memory_mb) == (4, 256)
+    assert done["resources"]["status"] == "running"
+
+
+@pytest.mark.parametrize("step", ["stop", "start"])
+async def test_a_lost_answer_ends_in_one_boot(cloud: Cloud, step: str) -> None:
+    """An engine that is away after it stopped or booted the machine: it goes on from there."""
+    found = await cloud.create()
+    cloud.engine.can_resize = False
+    cloud.engine.lose[step] = 1
+    path = f"/workspace/{found['id']}/resources"
+    done = await cloud.call("PUT", path, {"cpus": 2, "apply": True})
+    assert (done["relaunched"], done["resources"]["status"]) == (True, "running")
+    assert cloud.engine.machines[found["id"]].spec.resources.cpus == 2
+    assert cloud.engine.calls.count(("stop", found["id"])) == 1 + (step == "stop")
+
+
+async def test_a_resize_that_fails_is_taken_back(cloud: Cloud) -> None:
+    """A machine that does not boot with its new sizes has its old ones, and can be started."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    cloud.engine.can_resize = False
+    cloud.engine.fail["start"] = 1
+    body = {"cpus": 4, "apply": True}
+    refused = await cloud.call("PUT", f"{path}/resources", body, status=503)
+    assert refused["details"]["reason"] == "RESIZE_FAILED"
+    shown = (await cloud.call("GET", f"{path}/resources"))["resources"]
+    assert (shown["cpus"], shown["status"]) == (1, "stopped")
+    assert (await cloud.call("POST", f"{path}/start"))["status"] == "running"
 
 
 async def test_a_paused_one_is_not_resized_hot(cloud: Cloud) -> None:

@@ -72,7 +72,8 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
   });
 
   it('takes other sizes by a start', async () => {
-    await client.workspaces.resources.update(id, { memory_mb: 192, apply: true });
+    const done = await client.workspaces.resources.update(id, { memory_mb: 192, apply: true });
+    assert.equal(done.relaunched, true);
     assert.equal(await status(), 'running');
     const kib = Number(await shell("awk '/MemTotal/ {print $2}' /proc/meminfo"));
     assert.ok(kib > 128 * 1024 && kib < 192 * 1024, `${kib}`);

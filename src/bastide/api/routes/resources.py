@@ -29,7 +29,8 @@ async def change_resources(
 ) -> Envelope:
     """Only what is given changes: now with `apply`, else from the next start.
 
-    Processor and memory change while it runs; a larger disk boots it anew (`relaunched`).
+    Processor and memory change while it runs where they can; a larger disk, less memory than is
+    in use, and a microVM take another boot (`relaunched`).
     """
     done = await services.resources.change(caller, id, body)
     return success(
