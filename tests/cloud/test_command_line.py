@@ -79,6 +79,7 @@ def test_a_life(cloud: Cloud, workspace: Workspace) -> None:
     assert info["snapshot"]["size_bytes"] > 0
     assert ws("restore", own, "--yes")["size_bytes"] > 0
     assert ws("restart", own)["ready"]
+    assert ws("reinstall", own, "--yes")["ready"]
     assert ws("destroy", own, "--yes")["status"] == "stopped"
     assert own in [each["id"] for each in ws("archived")]
     assert ws("start", own, "--force")["ready"]

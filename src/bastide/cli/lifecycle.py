@@ -176,6 +176,21 @@ def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
         note("its record stays until it is deleted")
 
 
+def reinstall(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
+    """Let a workspace begin anew from its image; every file in it is lost."""
+    from bastide.cli.connection import cloud
+    from bastide.cli.output import ask
+    from bastide.cli.progress import progress
+
+    with cloud() as client:
+        found = client.workspaces.get(workspace)
+        name = found.slug or found.name
+        ask(f"Remove every file of {name} ({found.id}) and begin from its image?", yes=yes)
+        with progress("beginning from the image", json=json):
+            client.workspaces.reinstall(found.id)
+        tell(client, found.id, "reinstalled", json=json)
+
+
 def archived(*, json: Json = False) -> None:
     """List workspaces whose machine is gone for good."""
     from bastide.cli.connection import cloud

@@ -40,6 +40,7 @@ for command in (
     lifecycle.ping,
     lifecycle.resize,
     lifecycle.destroy,
+    lifecycle.reinstall,
     snapshot.snapshot,
     snapshot.restore,
     lifecycle.archived,

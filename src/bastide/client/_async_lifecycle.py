@@ -47,6 +47,10 @@ class AsyncLifecycles:
         """Remove machine and disk for good and keep the record; a start begins anew."""
         await self._api.send(calls.destroy(workspace))
 
+    async def reinstall(self, workspace: str) -> None:
+        """Begin anew from the image: every file is lost, the record and its snapshot stay."""
+        await self._api.send(calls.reinstall(workspace))
+
     async def make_permanent(
         self, workspace: str, *, restart_policy: str | None = None
     ) -> Lifecycle:

@@ -47,6 +47,10 @@ class Lifecycles:
         """Remove machine and disk for good and keep the record; a start begins anew."""
         self._api.send(calls.destroy(workspace))
 
+    def reinstall(self, workspace: str) -> None:
+        """Begin anew from the image: every file is lost, the record and its snapshot stay."""
+        self._api.send(calls.reinstall(workspace))
+
     def make_permanent(self, workspace: str, *, restart_policy: str | None = None) -> Lifecycle:
         """End its lease; `restart_policy` is `always` unless given."""
         return self._api.send(calls.make_permanent(workspace, restart_policy))

@@ -55,6 +55,12 @@ def destroy(workspace: str) -> Call[None]:
     return Call("DELETE", path, lambda _: None, timeout=LONG_TIMEOUT)
 
 
+def reinstall(workspace: str) -> Call[None]:
+    """Remove machine and disk, and boot anew from the image."""
+    path = f"/workspace/{part(workspace)}/reinstall"
+    return Call("POST", path, lambda _: None, repeatable=False, timeout=LONG_TIMEOUT)
+
+
 def make_permanent(workspace: str, restart_policy: str | None) -> Call[Lifecycle]:
     """End the lease; set the restart policy."""
     return _lifecycle("POST", workspace, "permanent", {"restart_policy": restart_policy})

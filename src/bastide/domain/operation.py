@@ -15,6 +15,7 @@ class OperationKind(StrEnum):
     START = "start"
     STOP = "stop"
     RESTART = "restart"
+    REINSTALL = "reinstall"
     PAUSE = "pause"
     RESUME = "resume"
     RESIZE = "resize"

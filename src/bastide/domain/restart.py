@@ -65,6 +65,17 @@ class Restarts(BaseModel):
         """With one more end, that no restart followed."""
         return self.model_copy(update={"history": (end, *self.history)[:HISTORY]})
 
+    def called_off(self) -> Restarts:
+        """Without the restart that was still to come after the newest end."""
+        if not self.history or not self.history[0].restarted:
+            return self
+        last, *before = self.history
+        rests = last.model_copy(update={"restarted": False, "delay": None})
+        fewer = 0 if last.cause == "lost" else 1  # a loss was not counted
+        return self.model_copy(
+            update={"history": (rests, *before), "count": max(0, self.count - fewer)}
+        )
+
     def shown(self) -> dict[str, Any]:
         """`restart_info` on the wire; empty while nothing has happened (seed 003)."""
         if not self.history:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.instant import now
 from bastide.domain.lease import Lease
 from bastide.domain.lifecycle import DesiredState
+from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind
 from bastide.domain.restart import RestartPolicy, Restarts, after_failed_start
 from bastide.services.queue import WANTED, Queue
@@ -22,11 +23,26 @@ _BEGINS = frozenset(
         OperationKind.PROVISION,
         OperationKind.START,
         OperationKind.RESTART,
+        OperationKind.REINSTALL,
         OperationKind.RESUME,
         OperationKind.RESTORE,
     }
 )
-_OURS = frozenset({"exit", "lost", "failed_start"})
+ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
+_MAY_END = frozenset(
+    {
+        OperationKind.STOP,
+        OperationKind.RESTART,
+        OperationKind.REINSTALL,
+        OperationKind.PAUSE,
+        OperationKind.RESUME,
+        OperationKind.RESIZE,
+        OperationKind.RESTORE,
+    }
+)
+"""What can fail and leave a machine ended that ran before."""
+OURS = frozenset({"exit", "lost", "failed_start"})
+"""Causes of the restarts that Bastide itself begins."""
 
 
 async def follow(
@@ -35,8 +51,9 @@ async def follow(
     """Begin or end the lease of `row` as `ended` asks; the operation that must come next.
 
     A lease begins anew whenever a person lets the machine run. A stop of a workspace that is to
-    be removed on exit brings its deletion, a pause that a lease wanted and that failed a stop,
-    and a restart of ours that failed another one, as the restart policy says.
+    be removed on exit brings its deletion, and so does all that failed and left its machine
+    ended; a pause that a lease wanted and that failed brings a stop, and a restart of ours that
+    failed another one, as the restart policy says.
     """
     kind, cause = ended.kind, ended.params.get("cause")
     if good and kind in _BEGINS:
@@ -47,11 +64,22 @@ async def follow(
         return None
     if good and kind is OperationKind.STOP and row.remove_on_exit:
         return await _then(session, queue, row, OperationKind.DELETE, "exit")
+    if not good and is_exit(row, ended) and MachineState(row.observed_state) in ENDED:
+        return await _then(session, queue, row, OperationKind.DELETE, "exit")
     if not good and kind is OperationKind.PAUSE and cause == "ttl":
         return await _then(session, queue, row, OperationKind.STOP, "ttl")
-    if not good and kind is OperationKind.START and cause in _OURS:
+    if not good and kind is OperationKind.START and cause in OURS:
         return await _start_again(session, queue, row)
     return None
+
+
+def is_exit(row: Workspace, failed: Operation) -> bool:
+    """Whether `row` is to be removed if its machine is down after this failed operation.
+
+    Not if it was down before: one that is stopped and does not come up has not ended then.
+    """
+    ran = failed.params.get("boot_id") is not None
+    return row.remove_on_exit and failed.kind in _MAY_END and ran
 
 
 async def _begin_lease(session: AsyncSession, time: Time, row: Workspace) -> None:

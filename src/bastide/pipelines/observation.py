@@ -19,6 +19,7 @@ from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import MachineState, MachineStatus
 from bastide.engine.contract import EngineError
+from bastide.pipelines.aftermath import ENDED, is_exit
 from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.restarts import react
 from bastide.services.bell import heard
@@ -40,7 +41,6 @@ _ASKED_FOR = frozenset(
 )
 """What an operation brings about; the one at work in this process sees it for itself."""
 _WANTED = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
-_ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
 
 
 class Observation:
@@ -107,14 +107,12 @@ class Observation:
         """Write what changed of one workspace, unless the row changed since it was read."""
         values = unobserved(at) if status is None else observed(status, at)
         same = all(getattr(view.row, name) == values[name] for name in _COMPARED)
-        ended = MachineState(values["observed_state"]) in _ENDED
-        wanted = view.row.desired_state in _WANTED
-        if same and not (ended and wanted):
+        ended = MachineState(values["observed_state"]) in ENDED
+        act = ended and (view.row.desired_state in _WANTED or _unseen_exit(view))
+        if same and not act:
             return False
         try:
-            operation = await self._write(
-                view.row, values, status if ended and wanted else None, act=ended and wanted
-            )
+            operation = await self._write(view.row, values, status if act else None, act=act)
         except Duplicate:
             return False
         await self._tools.gateway.refresh(view.row.id)
@@ -140,3 +138,10 @@ class Observation:
                 return None
             await workspaces.update(row.id, values)
             return await react(session, self._tools.queue, fresh, status) if act else None
+
+
+def _unseen_exit(view: WorkspaceView) -> bool:
+    """Whether the last operation failed without seeing that it had ended the machine."""
+    newest, last_seen = view.newest, MachineState(view.row.observed_state)
+    failed = newest is not None and newest.error is not None and is_exit(view.row, newest)
+    return failed and last_seen not in ENDED

@@ -19,6 +19,7 @@ from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.clock import Time
 from bastide.store.database import Database
+from bastide.store.operations import Operations
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
 
@@ -143,6 +144,9 @@ class LeaseService:
                 if await workspaces.update(
                     row.id, {**values, "lease_version": row.lease_version + 1}, expected=version
                 ):
+                    if values.get("config", {}).get("restart_policy") == RestartPolicy.NO:
+                        # A restart that waits for its back-off finds out that it is called off.
+                        await Operations(session).hurry(row.id)
                     return await self._view(caller, row.id, workspaces, view)
         raise Conflict("The lease of the workspace is changing too fast; try again.")
 

@@ -29,7 +29,14 @@ _SOON_OVER = frozenset(
     }
 )
 """Asked for and waited for: with the host's power the machine is lost, and so is the request."""
-_RUNS = frozenset({OperationKind.START, OperationKind.RESTART, OperationKind.RESTORE})
+_RUNS = frozenset(
+    {
+        OperationKind.START,
+        OperationKind.RESTART,
+        OperationKind.REINSTALL,
+        OperationKind.RESTORE,
+    }
+)
 
 
 class PowerService:
@@ -94,6 +101,16 @@ class PowerService:
             Conflict: it is being created or deleted.
         """
         return await self.do(caller, reference, OperationKind.DESTROY)
+
+    async def reinstall(self, caller: Caller, reference: str) -> WorkspaceView:
+        """Begin anew from the image: machine and disk go, the record and its snapshot stay.
+
+        Raises:
+            Conflict: another operation is going on, or it was never created.
+            RunningPoolReached: as many run as may.
+            VmUnavailable: it did not come up; a start tries it again.
+        """
+        return await self.do(caller, reference, OperationKind.REINSTALL)
 
     async def retry(self, caller: Caller, reference: str) -> WorkspaceView:
         """Try a failed creation again with the same id and configuration; answers at once.

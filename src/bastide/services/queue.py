@@ -34,6 +34,7 @@ _MESSAGES = {
     OperationKind.START: "Waiting to start",
     OperationKind.STOP: "Waiting to stop",
     OperationKind.RESTART: "Waiting to restart",
+    OperationKind.REINSTALL: "Waiting to be reinstalled",
     OperationKind.PAUSE: "Waiting to be paused",
     OperationKind.RESUME: "Waiting to be resumed",
     OperationKind.RESIZE: "Waiting to be resized",
@@ -48,6 +49,7 @@ WANTED = {
     OperationKind.PROVISION: DesiredState.RUNNING,
     OperationKind.START: DesiredState.RUNNING,
     OperationKind.RESTART: DesiredState.RUNNING,
+    OperationKind.REINSTALL: DesiredState.RUNNING,
     OperationKind.PAUSE: DesiredState.PAUSED,
     OperationKind.RESUME: DesiredState.RUNNING,
     OperationKind.RESIZE: DesiredState.RUNNING,
@@ -58,6 +60,15 @@ WANTED = {
 }
 _NOTHING_YET = frozenset({OperationKind.SNAPSHOT, OperationKind.ARCHIVE, OperationKind.UNPACK})
 """What they ask for afterwards is only true if they succeed, or is what it was."""
+_ANEW = frozenset(
+    {
+        OperationKind.START,
+        OperationKind.RESTART,
+        OperationKind.REINSTALL,
+        OperationKind.RESTORE,
+    }
+)
+"""With which the count of restarts begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +241,6 @@ def _begun(kind: OperationKind) -> dict[str, Any]:
     values["user_requested_stop"] = kind in {OperationKind.STOP, OperationKind.DESTROY}
     if kind is not OperationKind.START:
         values["ready"] = False
-    if kind in {OperationKind.START, OperationKind.RESTART, OperationKind.RESTORE}:
+    if kind in _ANEW:
         values["restarts"] = {}
     return values

@@ -188,6 +188,17 @@ class Operations:
             ),
         )
 
+    async def hurry(self, workspace_id: str) -> bool:
+        """Let the operation of a workspace that waits for its time begin now; False: none does."""
+        at = now()
+        return await changed(
+            self._session,
+            update(Operation)
+            .where(Operation.workspace_id == workspace_id, Operation.run_after > at)
+            .where(Operation.state == OperationState.QUEUED)
+            .values(run_after=at, updated_at=at),
+        )
+
     async def locked(self) -> list[Operation]:
         """Those that some pass holds now, or held when it died."""
         found = await self._session.scalars(

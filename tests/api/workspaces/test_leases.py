@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from tests.api.workspaces.cloud import Cloud, World, eventually
 
 from bastide.domain.instant import now
 from bastide.domain.machine import MachineExit, MachineState
 from bastide.pipelines.leases import Leases
 from bastide.pipelines.pipeline import Tools
+from bastide.store.tables import Operation
+from bastide.store.workspaces import Workspaces
 
 HOUR = timedelta(hours=1)
 
@@ -229,31 +232,100 @@ async def test_a_stopped_one_is_still_removed(cloud: Cloud) -> None:
     await cloud.gone(workspace)
 
 
-@pytest.mark.parametrize("way", ["exit", "stop", "lost"])
+async def end(cloud: Cloud, workspace: str, way: str) -> None:
+    """Let its machine end in this way."""
+    engine, path = cloud.engine, f"/workspace/{workspace}"
+    match way:
+        case "exit":
+            engine.end(workspace, MachineExit(at=now(), code=0))
+        case "lost":
+            engine.machines.clear()
+        case "stop":
+            await cloud.call("POST", f"{path}/stop")
+        case "lease":
+            cloud.world.ahead = HOUR + timedelta(seconds=1)
+        case "restart" | "reinstall":
+            engine.fail["start"] = 1
+            await cloud.call("POST", f"{path}/{way}", status=503)
+        case "resize":
+            engine.can_resize = False
+            engine.fail["start"] = 1
+            await cloud.call("PUT", f"{path}/resources", {"cpus": 2, "apply": True}, status=503)
+        case "restore":
+            engine.hold[way] = asyncio.Event()
+            engine.fail[way] = 1
+            call = asyncio.create_task(cloud.call("POST", f"{path}/{way}", status=503))
+            await eventually(lambda: (way, workspace) in engine.calls)
+            engine.end(workspace, None)
+            engine.release(way)
+            await call
+
+
+@pytest.mark.parametrize(
+    "way", ["exit", "lost", "stop", "lease", "restart", "reinstall", "resize", "restore"]
+)
 async def test_removed_on_any_exit(cloud: Cloud, way: str) -> None:
-    """`remove_on_exit`: by itself, by its owner's stop, or lost with the host; it is archived."""
-    workspace = await temporary(cloud, remove_on_exit=True)
-    if way == "stop":
-        await cloud.call("POST", f"/workspace/{workspace}/stop")
-    elif way == "exit":
-        cloud.engine.end(workspace, MachineExit(at=now(), code=0))
-    else:
-        cloud.engine.machines.clear()
+    """`remove_on_exit`: by itself, lost, stopped by its owner or its lease, or by what failed."""
+    cloud.engine.can_snapshot = True
+    workspace = await temporary(cloud, remove_on_exit=True, ttl_action="stop")
+    await cloud.call("POST", f"/workspace/{workspace}/snapshot")
+    await end(cloud, workspace, way)
     await cloud.gone(workspace)
     assert not cloud.engine.machines
     archived = (await cloud.call("GET", "/workspace/archived"))["workspaces"]
     assert [(found["id"], found["archived_reason"]) for found in archived] == [(workspace, "exit")]
 
 
+async def test_removed_on_an_exit_that_was_not_seen(cloud: Cloud) -> None:
+    """The engine goes away amid a restart, which is given up: what it had stopped is removed."""
+    workspace = await temporary(cloud, remove_on_exit=True)
+    cloud.engine.hold["stop"] = asyncio.Event()
+    cloud.engine.lose["stop"] = 2
+    call = asyncio.create_task(cloud.call("POST", f"/workspace/{workspace}/restart", status=503))
+    await eventually(lambda: ("stop", workspace) in cloud.engine.calls)
+    async with cloud.services.database.write() as session:
+        mine = select(Operation).where(Operation.workspace_id == workspace)
+        for operation in await session.scalars(mine):
+            operation.created_at -= HOUR  # there is no patience left
+    cloud.engine.release("stop")
+    await call
+    await cloud.gone(workspace)
+
+
 async def test_not_removed_without_an_exit(cloud: Cloud) -> None:
-    """A workspace that is stopped is not removed by being made temporary, nor by restart."""
+    """A stopped workspace is not removed by being made temporary, a failed start, nor restart."""
     found = await cloud.create()
     path = f"/workspace/{found['id']}"
     await cloud.call("POST", f"{path}/stop")
     body = {"ttl": "1h", "remove_on_exit": True}
     await cloud.call("POST", f"{path}/lifecycle/temporary", body)
+    for verb in ("start", "restart"):
+        cloud.engine.fail["start"] = 1
+        await cloud.call("POST", f"{path}/{verb}", status=503)
+        assert (await cloud.get(found["id"]))["status"] == "stopped"
     assert (await cloud.call("POST", f"{path}/start"))["status"] == "running"
     assert (await cloud.call("POST", f"{path}/restart"))["status"] == "running"
+
+
+@pytest.mark.parametrize("way", ["temporary", "permanent"])
+async def test_a_waiting_restart_is_called_off(cloud: Cloud, way: str) -> None:
+    """Its policy is `no` from now on: it rests, long before its back-off is over."""
+    found = await cloud.create(config={"restart_policy": "always"})
+    path = f"/workspace/{found['id']}/lifecycle/{way}"
+    async with cloud.services.database.write() as session:  # the next one waits for a minute
+        restarts = {"count": 3, "streak": 6, "history": []}
+        await Workspaces(session).update(found["id"], {"restarts": restarts})
+    starts = cloud.engine.calls.count(("start", found["id"]))
+    cloud.engine.end(found["id"], MachineExit(at=now(), code=1))
+    await cloud.until(found["id"], lambda each: each["status"] == "starting")
+    await cloud.call(
+        "POST", path, {"ttl": "1h"} if way == "temporary" else {"restart_policy": "no"}
+    )
+    await cloud.until(found["id"], lambda each: each["status"] == "stopped")
+    info = (await cloud.lifecycle(found["id"]))["restart_info"]
+    assert (info["count"], info["history"][0]["restarted"]) == (3, False)
+    assert cloud.engine.calls.count(("start", found["id"])) == starts
+    assert (await cloud.call("POST", f"/workspace/{found['id']}/start"))["status"] == "running"
 
 
 async def test_a_pause_that_fails_at_the_end_becomes_a_stop(cloud: Cloud) -> None:

@@ -91,6 +91,38 @@ async def test_deletion_is_asynchronous_and_repeatable(cloud: Cloud) -> None:
     assert (await cloud.create(name="gone"))["slug"] == "gone"
 
 
+@pytest.mark.parametrize("was", ["running", "stopped", "paused"])
+async def test_reinstall_begins_anew(cloud: Cloud, was: str) -> None:
+    """Machine and disk are made anew, also after a lost answer; the record stays."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    if was != "running":
+        await cloud.call("POST", f"{path}/{'stop' if was == 'stopped' else 'pause'}")
+    old = cloud.engine.machines[found["id"]]
+    cloud.engine.lose["delete"] = 1
+    done = await cloud.call("POST", f"{path}/reinstall")
+    assert (done["status"], done["workspace"]["ready"]) == ("running", True)
+    assert cloud.engine.machines[found["id"]] is not old
+    assert (await cloud.get(found["id"]))["created_at"] == found["created_at"]
+    assert not (await cloud.call("GET", "/workspace/archived"))["workspaces"]
+
+
+async def test_a_reinstall_is_no_restart(cloud: Cloud) -> None:
+    """Neither joins the other; one that does not come up is told and can be started."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    cloud.engine.hold["stop"] = asyncio.Event()
+    restart = asyncio.create_task(cloud.call("POST", f"{path}/restart"))
+    await eventually(lambda: ("stop", found["id"]) in cloud.engine.calls)
+    assert "restarting" in (await cloud.call("POST", f"{path}/reinstall", status=409))["message"]
+    cloud.engine.release("stop")
+    await restart
+    cloud.engine.fail["start"] = 1
+    refused = await cloud.call("POST", f"{path}/reinstall", status=503)
+    assert refused["details"]["reason"] == "REINSTALL_FAILED"
+    assert (await cloud.call("POST", f"{path}/start"))["status"] == "running"
+
+
 @pytest.mark.parametrize("step", ["create", "start"])
 async def test_deletion_supersedes_a_creation(cloud: Cloud, step: str) -> None:
     """A workspace can be deleted while it is being made; no machine is left behind."""

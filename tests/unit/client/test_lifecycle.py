@@ -67,6 +67,7 @@ async def test_the_same_for_asyncio() -> None:
     server.on("POST", "/workspace/ws_1/pause", good())
     server.on("POST", "/workspace/ws_1/resume", good())
     server.on("DELETE", "/workspace/ws_1/lifecycle", good())
+    server.on("POST", "/workspace/ws_1/reinstall", good())
     server.on("GET", "/workspace/quota", good(canCreate=False, reason="full", maxWorkspaces=3))
     estimate = {"min": 1, "avg": 2, "max": 3}
     server.on("GET", "/workspace/estimate", good(estimate=estimate, period="month"))
@@ -74,6 +75,7 @@ async def test_the_same_for_asyncio() -> None:
         await cloud.workspaces.pause("ws_1")
         await cloud.workspaces.resume("ws_1")
         await cloud.workspaces.destroy("ws_1")
+        await cloud.workspaces.reinstall("ws_1")
         quota = await cloud.workspaces.quota()
         found = await cloud.workspaces.estimate(cpus=2)
     assert (quota.can_create, quota.reason, quota.max_workspaces) == (False, "full", 3)

@@ -46,6 +46,12 @@ async def restart(id: str, caller: CallerOf, services: ServicesOf) -> Envelope: 
     return _answer(await services.power.restart(caller, id))
 
 
+@router.post("/workspace/{id}/reinstall", summary="Reinstall a workspace")
+async def reinstall(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
+    """Remove machine and disk, and boot anew from the image; all files are lost."""
+    return _answer(await services.power.reinstall(caller, id))
+
+
 @router.post("/workspace/{id}/pause", summary="Pause a workspace")
 async def pause(id: str, caller: CallerOf, services: ServicesOf) -> Envelope:  # noqa: A002
     """Freeze all processes, memory and connections kept; no processor time is used; repeatable."""
