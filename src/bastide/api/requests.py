@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
+import sqlite3
 import time
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -23,6 +24,11 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{8,128}", re.ASCII)
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
+_DISK_FULL = "53100"
+_FULL = (
+    "The database has no room left, so nothing was changed; looking at things works. Tell the "
+    "operator of this server to make room where the database lies, then try again."
+)
 log = structlog.get_logger(__name__)
 
 
@@ -76,9 +82,17 @@ class RequestFrame:
 def _answer_to(error: Exception) -> BastideError:
     if isinstance(error, BastideError):
         return error
+    if isinstance(error, DBAPIError) and _is_full(error.orig):
+        return NotReady(_FULL)
     if isinstance(error, _UNREACHABLE):
         return NotReady("The database does not answer now. Try again in a few seconds.")
     return ServerError()
+
+
+def _is_full(cause: Any) -> bool:
+    """Whether the database had no room for what it was to write: SQLite, PostgreSQL."""
+    primary = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # above it is where it was met
+    return primary == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", None) == _DISK_FULL
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:

@@ -26,12 +26,15 @@ def no_room(database: Database) -> Iterator[None]:
     def limit(connection: Connection, pages: int = 1) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")  # never below what it has
 
+    def unlimit(connection: Connection) -> None:
+        limit(connection, UNLIMITED)
+
     event.listen(database.engine.sync_engine, "begin", limit)
-    yield
-    event.remove(database.engine.sync_engine, "begin", limit)
-    event.listen(
-        database.engine.sync_engine, "begin", lambda connection: limit(connection, UNLIMITED)
-    )
+    try:
+        yield
+    finally:
+        event.remove(database.engine.sync_engine, "begin", limit)
+        event.listen(database.engine.sync_engine, "begin", unlimit)
 
 
 async def test_a_full_database_is_told_and_got_over(cloud: Cloud) -> None:
