@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from tests.cloud.cloud import Cloud
@@ -13,6 +14,13 @@ from tests.cloud.cloud import Cloud
 from bastide.supervisor.process import Process
 
 DEADLINE = 60.0
+
+
+class Held(NamedTuple):
+    """What a process holds: open descriptors, and MiB of memory."""
+
+    descriptors: int
+    mib: int
 
 
 def pids(cloud: Cloud) -> dict[str, Process]:
@@ -32,6 +40,16 @@ def kill(cloud: Cloud, victims: Sequence[str]) -> dict[str, Process]:
     return killed
 
 
+def kill_all(cloud: Cloud) -> None:
+    """Kill -9 of every process, and nothing starts anew: as when the host's power goes."""
+    running = pids(cloud)
+    supervisor = running.pop("supervisor")
+    assert supervisor.signal(signal.SIGSTOP)  # it would start another guard, and that another of it
+    for process in (running.pop("guard"), supervisor, *running.values()):
+        assert process.signal(signal.SIGKILL)
+        assert process.wait(DEADLINE)
+
+
 def until_whole(cloud: Cloud, killed: dict[str, Process]) -> dict[str, Any]:
     """The status, once everything runs again and nothing killed is among it."""
     end = time.monotonic() + DEADLINE
@@ -44,3 +62,14 @@ def until_whole(cloud: Cloud, killed: dict[str, Process]) -> dict[str, Any]:
                 return found
         if time.monotonic() > end:
             pytest.fail(f"not whole again within {DEADLINE} seconds:\n{done.stdout}")
+
+
+def held(cloud: Cloud) -> dict[str, Held]:
+    """What each process of the cloud holds now."""
+    return {name: _held(process) for name, process in pids(cloud).items()}
+
+
+def _held(process: Process) -> Held:
+    place = Path(f"/proc/{process.pid}")
+    status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines())
+    return Held(len(list((place / "fd").iterdir())), int(status["VmRSS"].split()[0]) // 1024)

@@ -1,6 +1,7 @@
 """Many workspaces at once, each through its whole life again and again: no leak, none stuck.
 
-BASTIDE_TEST_WORKSPACES (4) of them for BASTIDE_TEST_SECONDS (15).
+BASTIDE_TEST_WORKSPACES (4) of them for BASTIDE_TEST_SECONDS (15). With BASTIDE_TEST_GROWTH_MIB no
+process of the cloud may hold so much more memory afterwards.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.cloud.batch import DEADLINE, gone
 from tests.cloud.cloud import Cloud
+from tests.cloud.processes import Held, held
 from tests.host.leaks import assert_same, traces
 
 from bastide.client import Bastide, ConflictError, NotFoundError
@@ -23,7 +25,16 @@ from bastide.client import Bastide, ConflictError, NotFoundError
 pytestmark = pytest.mark.cloud
 COUNT = int(os.environ.get("BASTIDE_TEST_WORKSPACES", "4"))
 SECONDS = float(os.environ.get("BASTIDE_TEST_SECONDS", "15"))
-VERBS = ("start", "stop", "restart", "pause", "resume", "snapshot", "restore")
+GROWTH = int(os.environ.get("BASTIDE_TEST_GROWTH_MIB", "0"))
+VERBS = ("start", "stop", "restart", "pause", "resume", "snapshot", "restore", "resize")
+SIZES: tuple[dict[str, float], ...] = (
+    {"cpus": 0.5},
+    {"cpus": 1},
+    {"memory_mb": 192},
+    {"memory_mb": 128},
+)
+SPARE = 16
+"""Descriptors that pools of connections may hold at one time and not at another."""
 
 
 class Times:
@@ -45,37 +56,72 @@ class Times:
         return "\n".join(lines)
 
 
-def live(client: Bastide, number: int, end: float, times: Times) -> None:
-    """One workspace: made, moved about, used, deleted, until the time is over."""
+def live(cloud: Cloud, number: int, end: float, times: Times) -> None:
+    """One workspace after the other, at least one, until the time is over."""
     chance = random.Random(number)
-    while time.monotonic() < end:
+    with cloud.client() as client:
+        live_once(client, chance, times)
+        while time.monotonic() < end:
+            live_once(client, chance, times)
+
+
+def live_once(client: Bastide, chance: random.Random, times: Times) -> None:
+    """One workspace: made, moved about, used, deleted."""
+    began = time.monotonic()
+    made = client.workspaces.create("debian-12", memory_mb=128, disk_size_mb=128).id
+    times.done["create"].append(time.monotonic() - began)
+    disk = 128
+    for _ in range(chance.randint(1, 6)):
+        verb = chance.choice(VERBS)
+        sizes: dict[str, float] = {}
+        if verb == "resize":
+            disk += 8
+            sizes = chance.choice((*SIZES, {"disk_size_mb": disk}))
         began = time.monotonic()
-        made = client.workspaces.create("debian-12", memory_mb=128, disk_size_mb=128).id
-        times.done["create"].append(time.monotonic() - began)
-        for _ in range(chance.randint(1, 6)):
-            verb = chance.choice(VERBS)
-            began = time.monotonic()
-            try:
-                getattr(client.workspaces, verb)(made)
-            except (ConflictError, NotFoundError):  # the latter: a restore of nothing
-                times.refused[verb] += 1
-            else:
-                taken = time.monotonic() - began
-                assert taken < DEADLINE, f"{verb} took {taken:.0f} s"
-                times.done[verb].append(taken)
-        if client.workspaces.get(made).status == "running":
-            client.workspaces.runtime(made).exec.run(["true"]).check()
-        client.workspaces.delete(made)
-        gone(client, made)
+        try:
+            getattr(client.workspaces, verb)(made, **sizes)
+        except (ConflictError, NotFoundError):  # the latter: a restore of nothing
+            times.refused[verb] += 1
+        else:
+            taken = time.monotonic() - began
+            assert taken < DEADLINE, f"{verb} took {taken:.0f} s"
+            times.done[verb].append(taken)
+    if client.workspaces.get(made).status == "running":
+        client.workspaces.runtime(made).exec.run(["true"]).check()
+    client.workspaces.delete(made)
+    gone(client, made)
 
 
-def test_lives_side_by_side(cloud: Cloud, client: Bastide) -> None:
-    """Every call ends, refusals are conflicts only, and afterwards the host holds nothing more."""
-    before = traces(cloud.settings)
+def live_side_by_side(cloud: Cloud, seconds: float) -> Times:
+    """All of them at once."""
     times = Times()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     with ThreadPoolExecutor(COUNT) as pool:
-        for life in [pool.submit(live, client, number, end, times) for number in range(COUNT)]:
+        for life in [pool.submit(live, cloud, number, end, times) for number in range(COUNT)]:
             life.result()
+    return times
+
+
+def grown(now: dict[str, Held], before: dict[str, Held]) -> list[str]:
+    """The processes that hold more than they may."""
+    return [
+        f"{name}: {held}, before {before[name]}"
+        for name, held in now.items()
+        if held.descriptors > before[name].descriptors + SPARE
+        or (GROWTH and held.mib > before[name].mib + GROWTH)
+    ]
+
+
+def test_lives_side_by_side(cloud: Cloud) -> None:
+    """Every call ends, refusals are conflicts only; host and processes hold nothing afterwards."""
+    before = traces(cloud.settings)
+    live_side_by_side(cloud, 0.0)  # what is opened once and kept is there now
+    held_before = held(cloud)
+    times = live_side_by_side(cloud, SECONDS)
     sys.stdout.write(f"\n{times.table()}\n")
     asyncio.run(assert_same(cloud.settings, before))
+    end = time.monotonic() + DEADLINE
+    while more := grown(held(cloud), held_before):
+        assert time.monotonic() < end, more
+        time.sleep(0.2)
+    sys.stdout.write(f"before: {held_before}\nafter: {held(cloud)}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.cloud.cloud import Cloud
+from tests.cloud.processes import kill_all
 
 from bastide.client import (
     Bastide,
@@ -21,6 +21,8 @@ from bastide.client import (
     Output,
     Workspace,
 )
+from bastide.node.cgroups import detect
+from bastide.supervisor.process import Process
 
 pytestmark = pytest.mark.cloud
 DEADLINE = 60.0
@@ -226,32 +228,62 @@ def test_conflicting_calls(client: Bastide, workspace: Workspace) -> None:
 
 
 def test_after_a_reboot_of_the_host(cloud: Cloud, client: Bastide, make_workspace: Make) -> None:
-    """With every process and machine killed, what should run runs again, with all it wrote."""
-    policies = ("always", "unless-stopped", "no", "on-failure")
-    made = {
-        policy: make_workspace(memory_mb=128, config={"restart_policy": policy})
-        for policy in policies
+    """With every process and machine killed, what should run runs again, with all it wrote.
+
+    What was paused has lost its memory and is stopped, and so is what has a lease, which is kept;
+    what is to be removed on exit is removed.
+    """
+    configs: dict[str, dict[str, Any]] = {
+        "always": {"restart_policy": "always"},
+        "unless-stopped": {"restart_policy": "unless-stopped"},
+        "no": {"restart_policy": "no"},
+        "on-failure": {"restart_policy": "on-failure"},
+        "paused": {"restart_policy": "always"},
+        "temporary": {"ttl": "1h", "ttl_action": "remove"},
+        "fleeting": {"ttl": "1h", "remove_on_exit": True},
+        "halted": {"restart_policy": "always"},
     }
-    halted = make_workspace(memory_mb=128)
+    made = {
+        name: make_workspace(memory_mb=128, config=config).id for name, config in configs.items()
+    }
     write = "head -c 65536 /dev/urandom > /root/data; sync; md5sum /root/data"
-    sums = {policy: sh(client, one.id, write) for policy, one in made.items()}
-    client.workspaces.stop(halted.id)
-    cloud.run("down")
-    for one in made.values():
-        record = cloud.settings.run_dir / "machines" / one.id / "boot.json"
-        os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+    sums = {name: sh(client, one, write) for name, one in made.items()}
+    client.workspaces.pause(made["paused"])
+    client.workspaces.stop(made["halted"])
+    lease = client.workspaces.lifecycle(made["temporary"])
+    kill_all(cloud)
+    kill_machines(cloud, [one for name, one in made.items() if name != "halted"])
     cloud.run("up", "--detach")
-    for policy in ("always", "unless-stopped"):
-        until(lambda policy=policy: client.workspaces.get(made[policy].id).ready, policy)  # type: ignore[misc]
-        info = client.workspaces.lifecycle(made[policy].id).restart_info
+    for name in ("always", "unless-stopped"):
+        until(lambda name=name: client.workspaces.get(made[name]).ready, name)  # type: ignore[misc]
+        info = client.workspaces.lifecycle(made[name]).restart_info
         assert info is not None
         assert (info["count"], info["history"][0]["cause"]) == (0, "lost")
-    for policy in ("no", "on-failure"):
-        until_state(client, made[policy].id, "stopped")
-        client.workspaces.start(made[policy].id)
-    for policy, one in made.items():
-        assert sh(client, one.id, "md5sum /root/data") == sums[policy]
-    assert state(client, halted.id) == "stopped"
+    until_state(client, made.pop("fleeting"), "gone")
+    for name in ("no", "on-failure", "paused", "temporary"):
+        until_state(client, made[name], "stopped")
+        info = client.workspaces.lifecycle(made[name]).restart_info
+        assert info is not None
+        assert (info["history"][0]["cause"], info["history"][0]["restarted"]) == ("lost", False)
+    kept = client.workspaces.lifecycle(made["temporary"])
+    assert (kept.mode, kept.ttl_action) == ("temporary", "remove")
+    assert kept.ttl_expires_at == lease.ttl_expires_at is not None
+    assert state(client, made["halted"]) == "stopped"
+    for name, one in made.items():
+        client.workspaces.start(one)
+        assert sh(client, one, "md5sum /root/data") == sums[name]
+
+
+def kill_machines(cloud: Cloud, machines: list[str]) -> None:
+    """Kill -9 of machines whose node is gone; frozen ones are thawed to die of it."""
+    cgroups = detect(cloud.settings.network.table)
+    for machine in machines:
+        record = cloud.settings.run_dir / "machines" / machine / "boot.json"
+        process = Process.find(json.loads(record.read_text())["pid"])
+        assert process is not None
+        assert process.signal(signal.SIGKILL)
+        cgroups.thaw(machine)
+        assert process.wait(DEADLINE)
 
 
 def test_the_command_line(cloud: Cloud, workspace: Workspace) -> None:

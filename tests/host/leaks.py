@@ -37,6 +37,7 @@ def traces(settings: Settings) -> Traces:
             str(path)
             for directory in (
                 *(state / "machines", state / "disks", state / "pool" / "disks"),
+                *(state / "snapshots", state / "pool" / "snapshots"),
                 *(run / "machines", run / "runc"),
             )
             if directory.is_dir()
