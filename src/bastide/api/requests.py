@@ -71,10 +71,14 @@ class RequestFrame:
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
-                log.exception("request failed", path=scope["path"])
+                answer = _answer_to(error)
+                if isinstance(answer, NotReady):  # nothing of ours: every request would say it
+                    log.error("request failed", path=scope["path"], error=str(error)[:500])  # noqa: TRY400
+                else:
+                    log.exception("request failed", path=scope["path"])
                 if status:
                     raise
-                await failure(_answer_to(error), request_id)(scope, receive, send_with_id)
+                await failure(answer, request_id)(scope, receive, send_with_id)
             finally:
                 _record(scope, status, time.perf_counter() - began)
 

@@ -11,7 +11,7 @@ from bastide.doctor.programs import PATH
 from bastide.node import reflink
 from bastide.node.machines.criu import FLOOR, HOME, read_version
 from bastide.node.pool import MKFS, Pool
-from bastide.node.rehearsal import proven
+from bastide.node.rehearsal import failed, proven
 from bastide.settings import Settings
 
 GIB = 1024**3
@@ -84,6 +84,10 @@ def snapshots(settings: Settings) -> Finding:
         return warn("snapshots", "criu is not there: no snapshots of memory", "bastide prepare")
     if not found.enough:
         return warn("snapshots", f"criu {found.text} is too old ({FLOOR})", "bastide prepare")
+    if reason := failed(settings.state_dir):
+        return warn(
+            "snapshots", f"criu {found.text}: {reason}", "the node tries again when it starts"
+        )
     if not proven(settings.state_dir):
         return ok("snapshots", f"criu {found.text}; the node tries it when it starts")
     return ok("snapshots", f"criu {found.text}, tried on this kernel")

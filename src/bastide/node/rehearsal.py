@@ -31,6 +31,8 @@ _MOST_KEPT = 8
 _SHAPE = "2"
 """To be raised when machines are put together otherwise: what was proven before is tried anew."""
 _CACHE = Path("runtime/rehearsals.json")
+_FAILURE = "rehearsal.failed"
+"""Beside it: the kernel it was tried on, and why the last trial failed."""
 _NOT_YET = "they have not been tried on this host yet"
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +43,7 @@ class Rehearsal:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._cache = host.settings.state_dir / _CACHE
+        self._failure = self._cache.with_name(_FAILURE)
         self.reason: str | None = _NOT_YET
         self.tried = False
 
@@ -57,6 +60,8 @@ class Rehearsal:
         key = self._key()
         if key in _known(self._cache):
             self.reason = None
+            with suppress(OSError):
+                self._tell()
             return
         try:
             async with asyncio.timeout(DEADLINE):
@@ -70,6 +75,8 @@ class Rehearsal:
         else:
             self.reason = None
             self._keep(key)
+        with suppress(OSError):  # it is in the log and the capabilities too
+            self._tell()
         _log.info("node.rehearsed", snapshots=self.reason is None, reason=self.reason)
 
     async def _try(self, image: str, digest: str, taken: Iterable[IdRange]) -> None:
@@ -115,6 +122,13 @@ class Rehearsal:
         await asyncio.to_thread(host.disks.remove, MACHINE)
         await asyncio.to_thread(host.network.release, MACHINE)
 
+    def _tell(self) -> None:
+        """Leave the reason for the doctor, or take it away."""
+        if self.reason is None:
+            self._failure.unlink(missing_ok=True)
+        else:
+            self._failure.write_text(f"{platform.release()}\n{self.reason}")
+
     def _key(self) -> list[str]:
         criu, runc = self._host.criu.version, self._host.runc.version
         return [
@@ -134,6 +148,14 @@ class Rehearsal:
 def proven(state_dir: Path) -> bool:
     """Whether snapshots have been proven to work on this kernel, with whatever criu was there."""
     return any(key[:1] == [platform.release()] for key in _known(state_dir / _CACHE))
+
+
+def failed(state_dir: Path) -> str | None:
+    """Why the last trial of snapshots on this kernel failed; None: it did not."""
+    with suppress(OSError, ValueError):
+        release, _, reason = (state_dir / _CACHE).with_name(_FAILURE).read_text().partition("\n")
+        return reason if release == platform.release() and reason else None
+    return None
 
 
 def _known(cache: Path) -> list[list[str]]:

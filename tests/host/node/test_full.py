@@ -46,6 +46,7 @@ def settings(
 ) -> Iterator[Settings]:
     """Disks, snapshots and records lie on a file system of their own, with room for few."""
     monkeypatch.setattr("bastide.node.disks.RESERVE_BYTES", 0)
+    monkeypatch.setattr("bastide.node.node.REFRESH_SECONDS", 0.2)
     file, point = settings.state_dir / "small.ext4", settings.state_dir / "small"
     with file.open("wb") as small:
         small.truncate(ROOM)

@@ -17,6 +17,7 @@ from tests.host.node.conftest import opened_node, spec
 from tests.host.node.inside import shell
 from tests.host.node.waiting import until
 
+from bastide.doctor import storage
 from bastide.domain.machine import MachineState, RuntimeAccess, SnapshotAfter
 from bastide.domain.network import NetworkPolicy
 from bastide.node import kernel
@@ -377,3 +378,32 @@ async def test_the_rehearsal_proves_it_and_leaves_nothing(host: Host) -> None:
         assert not node.fleet.known
         assert json.loads(cache.read_text())
         assert not list(host.disks.directory.glob("*"))
+
+
+async def test_a_rehearsal_that_fails_is_told(host: Host, tmp_path: Path) -> None:
+    """With a criu that cannot, there are no snapshots, and the doctor says why until there are."""
+    settings, good = host.settings, host.criu.program
+    runtime = settings.state_dir / "runtime"
+    shared = runtime.resolve()
+    runtime.unlink()
+    runtime.mkdir()
+    for path in shared.iterdir():
+        if not path.name.startswith("rehearsal"):  # it has never been tried here
+            (runtime / path.name).symlink_to(path)
+    host.criu.program = tmp_path / "criu"
+    host.criu.program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo Version: 99.0\nexit 1\n'
+    )
+    host.criu.program.chmod(0o755)
+    async with opened_node(host) as node:
+        able = node.capabilities()
+        assert not able.snapshot
+        reason = able.snapshot_unavailable_reason or ""
+        assert "a trial failed: the memory cannot be captured" in reason
+    found = storage.snapshots(settings)
+    assert found.level == "warn"
+    assert reason in found.says
+    host.criu.program = good
+    async with opened_node(replace(host, network=Network(settings))) as node:
+        assert node.capabilities().snapshot
+    assert storage.snapshots(settings).level == "ok"

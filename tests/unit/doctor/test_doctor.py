@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import socket
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -9,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from bastide.doctor import examine, network, programs, storage
-from bastide.settings import Listen, Network, Settings
+from bastide.node import reflink
+from bastide.node.machines.criu import Version
+from bastide.node.pool import MKFS
+from bastide.settings import Listen, Network, Settings, Storage
 
 
 def test_every_finding_says_something(tmp_path: Path) -> None:
@@ -71,3 +76,39 @@ def test_space_is_looked_up_above_an_absent_directory(tmp_path: Path) -> None:
     """The nearest existing directory tells the file system."""
     finding = storage.space(Settings(state_dir=tmp_path / "a" / "b"))
     assert "GiB free" in finding.says
+
+
+def test_reflinks_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work, or the pool has them, or will have; and what to do where there are none."""
+    monkeypatch.setattr(storage, "PATH", str(tmp_path))
+    settings = Settings(state_dir=tmp_path)
+    monkeypatch.setattr(reflink, "supported", lambda _: True)
+    assert storage.reflinks(settings).says == "work"
+    monkeypatch.setattr(reflink, "supported", lambda _: False)
+    finding = storage.reflinks(settings)
+    assert (finding.level, finding.todo.split(",")[0]) == ("warn", "apt-get install xfsprogs")
+    (tmp_path / MKFS).touch(0o755)
+    assert "a pool is made" in storage.reflinks(settings).says
+    without = settings.model_copy(update={"storage": Storage(pool="off")})
+    assert storage.reflinks(without).level == "warn"
+    (tmp_path / "pool.xfs").write_bytes(bytes(4096))
+    assert f"in the pool {tmp_path / 'pool.xfs'}" in storage.reflinks(settings).says
+
+
+def test_snapshots_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No criu, an old one, one that failed on this kernel and why, one that is proven."""
+    settings = Settings(state_dir=tmp_path)
+    assert storage.snapshots(settings).todo == "bastide prepare"
+    monkeypatch.setattr(storage, "read_version", lambda _: Version("1.0", (1, 0)))
+    assert "too old" in storage.snapshots(settings).says
+    monkeypatch.setattr(storage, "read_version", lambda _: Version("99.0", (99, 0)))
+    assert "tries it when it starts" in storage.snapshots(settings).says
+    (tmp_path / "runtime").mkdir()
+    failure = tmp_path / "runtime/rehearsal.failed"
+    failure.write_text(f"{platform.release()}\na trial failed: because")
+    finding = storage.snapshots(settings)
+    assert (finding.level, finding.says) == ("warn", "criu 99.0: a trial failed: because")
+    failure.write_text("another kernel\na trial failed")
+    known = tmp_path / "runtime/rehearsals.json"
+    known.write_text(json.dumps([[platform.release()]]))
+    assert storage.snapshots(settings).says == "criu 99.0, tried on this kernel"
