@@ -114,7 +114,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def stats(self, machine: str) -> MachineStats:
-        """Use of a running machine now."""
+        """Use of a machine now; of one that does not run, its disk's alone."""
 
     @abstractmethod
     async def console(self, machine: str, limit: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from bastide.domain.machine import MachineSpec, MachineStats
 from bastide.node import ext4, kernel, loop, reflink
 from bastide.node.errors import BootFailed, Conflict, NoSpace
 
@@ -225,6 +226,22 @@ class Disks:
         with suppress(OSError):
             kernel.thaw(point)
         kernel.unmount_all(point)
+
+    def at_rest(self, spec: MachineSpec) -> MachineStats:
+        """What a machine uses that does not run."""
+        used = 0
+        with suppress(OSError):
+            used = ext4.used(self.path(spec.id))
+        return MachineStats(
+            cpu_seconds=0,
+            memory_bytes=0,
+            memory_limit_bytes=spec.resources.memory_mb * MIB,
+            disk_bytes=used,
+            disk_limit_bytes=spec.resources.disk_mb * MIB,
+            network_in_bytes=0,
+            network_out_bytes=0,
+            pids=0,
+        )
 
     def check_room(self) -> None:
         """Refuse to begin something that needs room on a host that has little left.

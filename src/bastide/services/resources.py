@@ -122,7 +122,7 @@ class ResourceService:
         """A file system with data in it is not made smaller.
 
         Raises:
-            ValidationFailed: with the size there is and, while it runs, what is used of it.
+            ValidationFailed: with the size there is and what is used of it.
         """
         wanted = body.config.disk_mb
         if wanted is None or wanted >= row.disk_mb:
@@ -132,7 +132,7 @@ class ResourceService:
             stats = await self._engine.stats(row.id)
             used = f", of which {stats.disk_bytes // MIB} MiB are used"
         except EngineError:
-            pass  # it does not run: the size alone has to do
+            pass  # the node is away: the size alone has to do
         raise ValidationFailed(
             "disk_size_mb",
             f"A disk can only grow: it has {row.disk_mb} MiB{used}. Ask for {row.disk_mb} MiB or "

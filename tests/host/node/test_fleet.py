@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.host.node.conftest import opened_node, script, spec
-from tests.host.node.inside import inside
+from tests.host.node.inside import inside, shell
 from tests.host.node.waiting import until
 
 from bastide.domain.machine import MachineEvent, MachineState
@@ -80,13 +80,28 @@ async def test_stop_and_start_keep_the_address_and_tell_the_exit(plain_node: Nod
 
 
 async def test_operations_on_a_stopped_machine(plain_node: Node) -> None:
-    """Stop and kill have nothing to do; pause, resume and stats are conflicts."""
+    """Stop and kill have nothing to do; pause and resume are conflicts."""
     await plain_node.fleet.create(spec())
     assert (await plain_node.fleet.stop(MACHINE, 1)).state is MachineState.STOPPED
     assert (await plain_node.fleet.kill(MACHINE)).state is MachineState.STOPPED
-    for operation in (plain_node.fleet.pause, plain_node.fleet.resume, plain_node.fleet.stats):
+    for operation in (plain_node.fleet.pause, plain_node.fleet.resume):
         with pytest.raises(Conflict):
             await operation(MACHINE)
+
+
+async def test_a_stopped_machine_uses_its_disk(plain_node: Node) -> None:
+    """What is on it counts the same whether it runs or not, and nothing else does."""
+    await plain_node.fleet.create(spec())
+    await plain_node.fleet.start(spec())
+    line = "head -c 20M /dev/urandom > /root/file; sync /root/file"
+    assert (await shell(plain_node.host, MACHINE, line)).code == 0
+    running = await plain_node.fleet.stats(MACHINE)
+    await plain_node.fleet.stop(MACHINE, 5)
+    stopped = await plain_node.fleet.stats(MACHINE)
+    assert 20 << 20 < stopped.disk_bytes < 30 << 20
+    assert abs(stopped.disk_bytes - running.disk_bytes) < 1 << 20
+    assert stopped.disk_limit_bytes == running.disk_limit_bytes
+    assert (stopped.cpu_seconds, stopped.memory_bytes, stopped.pids) == (0, 0, 0)
 
 
 async def test_unknown_machines(plain_node: Node) -> None:

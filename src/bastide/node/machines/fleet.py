@@ -420,9 +420,11 @@ class Fleet:
         return [self.status(machine) for machine in sorted(self._entries)]
 
     async def stats(self, machine: str) -> MachineStats:
-        """Use of a running machine. Raises NotFound, Conflict."""
+        """Use of a machine; of one that does not run, its disk's alone. Raises NotFound."""
         entry = self.entry(machine)
-        entry.check_runs()
+        entry.check_there()
+        if entry.machine.boot_record is None:
+            return await asyncio.to_thread(self._host.disks.at_rest, entry.record.spec)
         return await asyncio.to_thread(entry.machine.stats, entry.record.spec)
 
     async def blocked(self, machine: str) -> BlockedLog:
