@@ -13,12 +13,15 @@ import asyncio
 
 import structlog
 
-from bastide.node import disks
+from bastide.node.disks import RESERVE_BYTES
 from bastide.node.machines.entry import Entry
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.mounts import read_only
 
+ENOUGH_BYTES = RESERVE_BYTES
+LEAST_BYTES = ENOUGH_BYTES // 2
+"""Bytes free on the host below which nothing is written any more; a fast writer gets beneath it."""
 HELD = (
     "the host has almost no room left, so nothing more can be written to the disk; it goes on by "
     "itself when there is room again: delete workspaces or files, or add storage"
@@ -40,10 +43,9 @@ class Shortage:
         self._held: set[str] | None = None  # an earlier node may have held some
 
     async def look(self) -> None:
-        """Hold the room of all disks below half of the reserve, until all of it is back."""
+        """Hold the room of all disks when too little is left, until there is enough."""
         free = await asyncio.to_thread(self._host.disks.free)
-        most = disks.RESERVE_BYTES if self.short else disks.RESERVE_BYTES // 2
-        if self.short is not (free < most):
+        if self.short is not (free < (ENOUGH_BYTES if self.short else LEAST_BYTES)):
             self.short = not self.short
             _log.warning("node.room", short=self.short, free_bytes=free)
         running = self._fleet.up()

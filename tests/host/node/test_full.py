@@ -46,6 +46,7 @@ def settings(
 ) -> Iterator[Settings]:
     """Disks, snapshots and records lie on a file system of their own, with room for few."""
     monkeypatch.setattr("bastide.node.disks.RESERVE_BYTES", 0)
+    monkeypatch.setattr("bastide.node.shortage.LEAST_BYTES", 0)
     monkeypatch.setattr("bastide.node.node.REFRESH_SECONDS", 0.2)
     file, point = settings.state_dir / "small.ext4", settings.state_dir / "small"
     with file.open("wb") as small:
@@ -157,7 +158,8 @@ async def test_writers_are_held_before_the_host_is_full(
     free = os.statvfs(settings.state_dir).f_bavail * os.statvfs(settings.state_dir).f_frsize
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, free - 48 * MIB)
-    monkeypatch.setattr("bastide.node.disks.RESERVE_BYTES", 128 * MIB)
+    monkeypatch.setattr("bastide.node.shortage.LEAST_BYTES", 64 * MIB)
+    monkeypatch.setattr("bastide.node.shortage.ENOUGH_BYTES", 128 * MIB)
     await until(lambda: all(node.fleet.status(each).error == HELD for each in boots))
     for each in boots:
         told = await write(node, each)

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.host.node.waiting import until
 
 from bastide.domain.image import ImageRecipe
-from bastide.node import loop
+from bastide.node import kernel, loop
 from bastide.node.disks import MIB, Disks
 from bastide.node.errors import BootFailed, ImageUnavailable
 from bastide.node.images import Images
@@ -154,6 +155,35 @@ def test_a_disk_grows_and_never_shrinks(tmp_path: Path) -> None:
     finally:
         disks.unmount(tmp_path / "point")
     assert loop.devices(tmp_path) == {}
+
+
+async def test_what_is_deleted_goes_back_to_the_host(tmp_path: Path) -> None:
+    """Room on a disk is the host's again once its file is deleted; held room costs none."""
+    disks, point = Disks(tmp_path / "disks"), tmp_path / "point"
+    disks.create("ws_00000001", 1024)
+    disks.mount("ws_00000001", point)
+    file = disks.path("ws_00000001")
+    try:
+        before = taken(file, point)
+        (point / "upper/file").write_bytes(os.urandom(32 * MIB))
+        assert taken(file, point) > before + 31 * MIB
+        (point / "upper/file").unlink()
+        await until(lambda: taken(file, point) < before + 2 * MIB)
+        free = os.statvfs(point).f_bavail
+        disks.hold_room(point)
+        assert os.statvfs(point).f_bavail * 4096 < MIB
+        assert taken(file, point) < before + 4 * MIB
+        disks.give_room(point)
+        await until(lambda: os.statvfs(point).f_bavail > free - 100)
+    finally:
+        disks.unmount(point)
+
+
+def taken(file: Path, point: Path) -> int:
+    """Bytes a mounted disk takes on the host, all written out."""
+    kernel.freeze(point)
+    kernel.thaw(point)
+    return file.stat().st_blocks * 512
 
 
 def test_layers_that_are_links_are_not_followed(tmp_path: Path) -> None:
