@@ -107,6 +107,7 @@ def serving(directory: Path) -> Iterator[tuple[str, Stage]]:
                 stage.app, port=0, lifespan="off", log_config=None, access_log=False
             )
             socket = config.bind_socket()
+            socket.listen()  # before anybody is told: a busy machine may take its time to serve
             servers.append(uvicorn.Server(config))
             found.append((f"http://127.0.0.1:{socket.getsockname()[1]}", stage))
             ready.set()
