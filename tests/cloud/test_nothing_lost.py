@@ -27,13 +27,15 @@ from bastide.client import Bastide, ConflictError, NotFoundError
 pytestmark = pytest.mark.cloud
 SECONDS = float(os.environ.get("BASTIDE_TEST_SECONDS", "60"))
 STEPS = 25
-MOST_LIVES = 300
+LIVES = 9
+"""In one go, with a seed of its own. From 10 on hypothesis would begin with the simplest lives it
+can think of, which do the first of everything again and again."""
 AFTERS = {"resume": "running", "paused": "paused", "stop": "stopped"}
 NAMES = st.sampled_from("abcdef")
 SEEDS = st.integers(0, 2**31)
-VERBS = st.sampled_from(["restart", "stop", "start", "pause", "resume"])
+VERBS = st.sampled_from(["resume", "restart", "stop", "start", "pause"])
 AFTERWARDS = st.sampled_from(["resume", "paused", "stop"])
-RARELY = st.sampled_from([False, False, True])
+RARELY = st.sampled_from([False] * 5 + [True])
 """A process takes seconds to come back, so there is more of everything else between."""
 VICTIMS = st.sampled_from([("node",), ("api",), ("edge",), ("node", "api")])
 CPUS = st.sampled_from([0.5, 1.0])
@@ -220,7 +222,7 @@ def test_every_synced_byte_is_there(
     AnyLife.cloud, AnyLife.client, AnyLife.totals = cloud, client, {}
     AnyLife.end = time.monotonic() + SECONDS
     rules = settings(
-        max_examples=MOST_LIVES,
+        max_examples=LIVES,
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
@@ -229,9 +231,11 @@ def test_every_synced_byte_is_there(
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(seed(drawn)(AnyLife), settings=rules)
+        while time.monotonic() < AnyLife.end:
+            AnyLife.totals["seed"] = drawn
+            run_state_machine_as_test(seed(drawn)(AnyLife), settings=rules)
+            drawn += 1
     finally:
-        AnyLife.totals["seed"] = drawn
-        width = max(map(len, AnyLife.totals))
+        width = max(map(len, AnyLife.totals), default=0)
         lines = [f"{what:{width}}  {count}" for what, count in sorted(AnyLife.totals.items())]
         sys.stdout.write("\n".join(["", *lines, ""]))
