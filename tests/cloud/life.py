@@ -21,7 +21,7 @@ from tests.cloud.journal import PATH, Journal, records
 from tests.cloud.processes import kill, until_whole
 from tests.cloud.shown import MEANWHILE, showing
 
-from bastide.client import Bastide, BastideError
+from bastide.client import Bastide, BastideError, ConnectionFailed
 
 LONGEST = 90.0
 """Seconds after which an operation counts as one that hangs."""
@@ -195,9 +195,15 @@ class Life(RuleBasedStateMachine):
             time.sleep(0.05)
 
     def command(self, argv: list[str]) -> str:
-        """What a command prints; one that a change of state cut off is tried again."""
-        runtime = self.client.workspaces.runtime(self.id)
-        return runtime.exec.run(argv, timeout=60).check().stdout
+        """What a command prints; it may be done twice, as a connection may be cut off amid it."""
+        end = time.monotonic() + LONGEST
+        while True:
+            runtime = self.client.workspaces.runtime(self.id)
+            try:
+                return runtime.exec.run(argv, timeout=60).check().stdout
+            except ConnectionFailed:
+                assert time.monotonic() < end
+                self.count("command cut off")
 
     def all_is_there(self) -> None:
         """Every synced byte is."""
