@@ -92,7 +92,8 @@ class Observation:
         while True:
             with suppress(EngineError):
                 async for event in self._tools.engine.events():
-                    if event.type not in _ASKED_FOR or event.id not in self._tools.queue.working:
+                    ours = event.type in _ASKED_FOR and self._tools.queue.works_on(event.id)
+                    if not ours:
                         self._look.set()
             await asyncio.sleep(LISTEN_AGAIN)
 

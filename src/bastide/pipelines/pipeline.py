@@ -234,25 +234,27 @@ class Pipeline(ABC):
         logger = log.bind(
             workspace_id=operation.workspace_id, operation=operation.id, kind=operation.kind.value
         )
-        working = self.tools.queue.working
-        working.add(operation.workspace_id)
-        try:
-            if row is None or operation.lock_token is None:
-                await self._drop(operation)
-                return
-            job = Job(operation, row, operation.lock_token)
-            outcome = await self._held(job)
-            if outcome is None or not await self._apply(job, outcome):
-                logger.info("operation.stale")
-                await self._undo(operation)
-            else:
-                logger.info("operation.worked", outcome=outcome.message, attempt=operation.attempts)
-        except Exception:
-            logger.exception("operation.crashed", attempt=operation.attempts)
-            with suppress(Exception):
-                await self._crashed(operation, row)
-        finally:
-            working.discard(operation.workspace_id)
+        with self.tools.queue.at_work(operation.workspace_id):
+            try:
+                await self._handle(operation, row, logger)
+            except Exception:
+                logger.exception("operation.crashed", attempt=operation.attempts)
+                with suppress(Exception):
+                    await self._crashed(operation, row)
+
+    async def _handle(
+        self, operation: Operation, row: Workspace | None, logger: structlog.stdlib.BoundLogger
+    ) -> None:
+        if row is None or operation.lock_token is None:
+            await self._drop(operation)
+            return
+        job = Job(operation, row, operation.lock_token)
+        outcome = await self._held(job)
+        if outcome is None or not await self._apply(job, outcome):
+            logger.info("operation.stale")
+            await self._undo(operation)
+        else:
+            logger.info("operation.worked", outcome=outcome.message, attempt=operation.attempts)
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ WAIT = 600.0
 """Seconds a request waits for its operation (spec 1.1)."""
 LOOK_AGAIN = 0.5
 """Seconds between looks at an operation that another process may be working on."""
+
+_LATE = 0.05
+"""Seconds that an event of the engine may come after the answer to what brought it about."""
 
 _MESSAGES = {
     OperationKind.PROVISION: "Waiting to be created",
@@ -93,16 +97,33 @@ class Worker(Protocol):
 class Queue:
     """The operations of all workspaces, as requests see them.
 
-    `workers`: the pipelines of this process, by what they work; `working`: the workspaces they
-    are at work on.
+    `workers`: the pipelines of this process, by what they work.
     """
 
     def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
         self.bell = bell
         self.workers: dict[OperationKind, Worker] = {}
-        self.working: set[str] = set()
+        self._working: Counter[str] = Counter()
         self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
+
+    @contextmanager
+    def at_work(self, workspace_id: str) -> Iterator[None]:
+        """While a pipeline of this process works on a workspace."""
+        self._working[workspace_id] += 1
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(_LATE, self._rest, workspace_id)
+
+    def _rest(self, workspace_id: str) -> None:
+        self._working[workspace_id] -= 1
+        if not self._working[workspace_id]:
+            del self._working[workspace_id]
+
+    def works_on(self, workspace_id: str) -> bool:
+        """Whether that is so, or was a moment ago: what it did may be told after its answer."""
+        return workspace_id in self._working
 
     async def request(
         self,
@@ -207,7 +228,9 @@ class Queue:
                     operation = await Operations(session).get(operation_id)
                 if operation is None:
                     raise Conflict("The workspace was deleted.", state="deleted")
-                if operation.state not in UNFINISHED or left <= 0:
+                # what this process has ended it tells itself, when the edge knows of it too
+                over = operation.state not in UNFINISHED
+                if (over and not self.works_on(operation.workspace_id)) or left <= 0:
                     return Ended(operation)
         finally:
             self._waiting[operation_id].discard(waiter)

@@ -31,11 +31,15 @@ async def row_of(cloud: Cloud, workspace_id: str) -> Workspace:
 async def test_what_crashes_every_pass_is_settled(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, *, hopeless: bool
 ) -> None:
-    """It is tried again soon, given up in the end, and the workspace is wanted as it is."""
+    """It is tried again soon, given up in the end, and the workspace is wanted as it is.
+
+    Whoever waits is told when the edge knows, however often they look at the row.
+    """
     found = await cloud.create()
     await cloud.call("POST", f"/workspace/{found['id']}/runtime-api-access/enable")
     await cloud.call("POST", f"/workspace/{found['id']}/stop")
     monkeypatch.setattr(pipeline, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(queue, "LOOK_AGAIN", 0.001)
     passes = []
 
     async def work(self: Power, job: Job) -> Done:
