@@ -258,18 +258,21 @@ class Pipeline(ABC):
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""
-        action = asyncio.create_task(self._outcome(job))
-        beat = asyncio.create_task(self._beat(job))
-        try:
-            await asyncio.wait({action, beat}, return_when=asyncio.FIRST_COMPLETED)
-            if not action.done():
-                return None
-            return action.result()
-        finally:
-            job.ended.set()
-            job.shown.set()
-            action.cancel()
-            await asyncio.gather(action, beat, return_exceptions=True)
+        with self.tools.queue.bell.listening(job.operation.id) as superseded:
+            action = asyncio.create_task(self._outcome(job))
+            beat = None
+            try:
+                await asyncio.wait({action}, timeout=self.tools.settle)
+                if not action.done():  # most of what is shorter needs no sign of life
+                    beat = asyncio.create_task(self._beat(job, superseded))
+                    await asyncio.wait({action, beat}, return_when=asyncio.FIRST_COMPLETED)
+                return action.result() if action.done() else None
+            finally:
+                job.ended.set()
+                job.shown.set()
+                action.cancel()
+                waits = [action] if beat is None else [action, beat]
+                await asyncio.gather(*waits, return_exceptions=True)
 
     async def _outcome(self, job: Job) -> Done | Later:
         """Work, and turn refusals into an end."""
@@ -290,21 +293,20 @@ class Pipeline(ABC):
         except EngineUnavailable as error:
             return Later(error.message, _delay(job.operation))
 
-    async def _beat(self, job: Job) -> None:
+    async def _beat(self, job: Job, superseded: asyncio.Event) -> None:
         """Extend the lock and write phases until the work ends; returns early when it is lost."""
         written = None
-        with self.tools.queue.bell.listening(job.operation.id) as superseded:
-            while True:
-                await self._pause(job, superseded)
-                superseded.clear()
-                job.shown.clear()
-                if job.phase != written:
-                    await heard(job.ended, self.tools.settle)
-                if job.ended.is_set():
-                    return
-                shown, written = job.phase if job.phase != written else None, job.phase
-                if not await self._extend(job, shown):
-                    return
+        while True:
+            await self._pause(job, superseded)
+            superseded.clear()
+            job.shown.clear()
+            if job.phase != written:
+                await heard(job.ended, self.tools.settle)
+            if job.ended.is_set():
+                return
+            shown, written = job.phase if job.phase != written else None, job.phase
+            if not await self._extend(job, shown):
+                return
 
     async def _pause(self, job: Job, superseded: asyncio.Event) -> None:
         """Wait for the next beat, a phase, the end of the work, or its being superseded."""
