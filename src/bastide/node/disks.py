@@ -5,7 +5,6 @@ Ids on a disk are plain (root is 0), so a disk can be copied, archived or moved 
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import structlog
 
 from bastide.domain.machine import MachineSpec, MachineStats
 from bastide.node import ext4, kernel, loop, reflink
-from bastide.node.errors import BootFailed, Conflict, NoSpace
+from bastide.node.errors import BootFailed, Conflict, NoSpace, room_for
 
 MIB = 1024 * 1024
 RESERVE_BYTES = 1024 * MIB
@@ -94,20 +93,20 @@ class Disks:
         self.check_room()
         draft = self.directory / f".{machine}.ext4"
         try:
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.truncate(descriptor, size_mb * MIB)
-            finally:
-                os.close(descriptor)
-            self._format(draft)
-            draft.rename(self.path(machine))
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise NoSpace(f"the host has no room for the disk of {machine}") from error
-            raise
+            with room_for(f"the disk of {machine}"):
+                self._make(draft, size_mb)
+                draft.rename(self.path(machine))
         finally:
             draft.unlink(missing_ok=True)
+
+    def _make(self, file: Path, size_mb: int) -> None:
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(descriptor, size_mb * MIB)
+        finally:
+            os.close(descriptor)
+        self._format(file)
 
     def _format(self, file: Path) -> None:
         done = _program(*_MKFS, "-E", _EXTENDED, str(file))
@@ -273,11 +272,10 @@ class Disks:
         """
         self.check_room()
         try:
-            return reflink.copy(self.path(machine), target)
+            with room_for(f"a copy of the disk of {machine}"):
+                return reflink.copy(self.path(machine), target)
         except FileNotFoundError:
             raise Conflict(f"{machine} has no disk to copy") from None
-        except OSError as error:
-            raise _full(machine, error) from error
 
     def stage(self, machine: str, source: Path) -> None:
         """Copy `source` beside a disk, for `replace`; the disk may be in use. Blocks.
@@ -289,10 +287,8 @@ class Disks:
         self.check_room()
         draft = self._draft(machine)
         draft.unlink(missing_ok=True)
-        try:
+        with room_for(f"a copy of the disk of {machine}"):
             reflink.copy(source, draft)
-        except OSError as error:
-            raise _full(machine, error) from error
 
     def replace(self, machine: str) -> None:
         """Put what was staged in the place of a disk, which is kept until `settle`. Blocks."""
@@ -345,16 +341,6 @@ class Disks:
     def drafts(self) -> list[Path]:
         """What interrupted creations left."""
         return [path for place in self.directories for path in place.glob(".ws_*.ext4")]
-
-
-def _full(machine: str, error: OSError) -> Exception:
-    """What a failed copy means to the one who asked for it."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return NoSpace(
-            f"the host has no room for a copy of the disk of {machine}: "
-            "delete workspaces or add storage"
-        )
-    return error
 
 
 @contextmanager

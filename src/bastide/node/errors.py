@@ -124,12 +124,12 @@ def room_for(what: str) -> Iterator[None]:
     """Say what there is no room for when the kernel finds none.
 
     Raises:
-        NoSpace: in the place of `ENOSPC` and `EDQUOT`.
+        NoSpace: in the place of `ENOSPC`, `EDQUOT` and `EFBIG`.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise NoSpace(
                 f"the host has no room for {what}: delete workspaces or add storage"
             ) from error
