@@ -60,8 +60,7 @@ class Rehearsal:
         key = self._key()
         if key in _known(self._cache):
             self.reason = None
-            with suppress(OSError):
-                self._tell()
+            self._tell()
             return
         try:
             async with asyncio.timeout(DEADLINE):
@@ -75,8 +74,7 @@ class Rehearsal:
         else:
             self.reason = None
             self._keep(key)
-        with suppress(OSError):  # it is in the log and the capabilities too
-            self._tell()
+        self._tell()
         _log.info("node.rehearsed", snapshots=self.reason is None, reason=self.reason)
 
     async def _try(self, image: str, digest: str, taken: Iterable[IdRange]) -> None:
@@ -124,10 +122,11 @@ class Rehearsal:
 
     def _tell(self) -> None:
         """Leave the reason for the doctor, or take it away."""
-        if self.reason is None:
-            self._failure.unlink(missing_ok=True)
-        else:
-            self._failure.write_text(f"{platform.release()}\n{self.reason}")
+        with suppress(OSError):  # it is in the log and the capabilities too
+            if self.reason is None:
+                self._failure.unlink(missing_ok=True)
+            else:
+                self._failure.write_text(f"{platform.release()}\n{self.reason}")
 
     def _key(self) -> list[str]:
         criu, runc = self._host.criu.version, self._host.runc.version
