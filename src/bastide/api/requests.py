@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-import sqlite3
 import time
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -18,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bastide.api.envelope import failure
 from bastide.api.metrics import RequestMetrics
 from bastide.domain.errors import BastideError, NotReady, ServerError
+from bastide.store.database import is_full
 
 HEADER: Final = "X-Request-ID"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{8,128}", re.ASCII)
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
-_DISK_FULL = "53100"
 _FULL = (
     "The database has no room left, so nothing was changed; looking at things works. Tell the "
     "operator of this server to make room where the database lies, then try again."
@@ -86,17 +85,11 @@ class RequestFrame:
 def _answer_to(error: Exception) -> BastideError:
     if isinstance(error, BastideError):
         return error
-    if isinstance(error, DBAPIError) and _is_full(error.orig):
+    if isinstance(error, DBAPIError) and is_full(error):
         return NotReady(_FULL)
     if isinstance(error, _UNREACHABLE):
         return NotReady("The database does not answer now. Try again in a few seconds.")
     return ServerError()
-
-
-def _is_full(cause: Any) -> bool:
-    """Whether the database had no room for what it was to write: SQLite, PostgreSQL."""
-    primary = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # above it is where it was met
-    return primary == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", None) == _DISK_FULL
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:

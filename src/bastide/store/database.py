@@ -7,13 +7,14 @@ lock at once (`BEGIN IMMEDIATE`), so two writers wait for each other instead of 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, event, make_url, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -27,6 +28,7 @@ from bastide.store import sqlite
 _WRITING: Final = "bastide_writing"
 _LASTING: Final = "bastide_lasting"
 _UNIQUE_VIOLATION: Final = "23505"
+_DISK_FULL: Final = "53100"
 _COMMITS: Final = {
     True: ("PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=1000"),
     False: ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=0"),
@@ -152,6 +154,12 @@ def raise_duplicate(error: IntegrityError) -> None:
     if "UNIQUE constraint failed" in message or state == _UNIQUE_VIOLATION:
         raise Duplicate(message) from error
     raise error
+
+
+def is_full(error: DBAPIError) -> bool:
+    """Whether the database had no room for what it was to write."""
+    primary = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # above it is where it was met
+    return primary == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _DISK_FULL
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:
