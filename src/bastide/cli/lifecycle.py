@@ -162,16 +162,15 @@ def resize(
 def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Remove machine and disk of a workspace, and keep its record."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask, note
+    from bastide.cli.output import ask_about, note
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        found = client.workspaces.get(workspace)
-        name = found.slug or found.name
-        ask(f"Destroy the machine and the disk of {name} ({found.id}) for good?", yes=yes)
+        question = "Destroy the machine and the disk of {} for good?"
+        found = ask_about(client, workspace, question, yes=yes)
         with progress("removing machine and disk", json=json):
-            client.workspaces.destroy(found.id)
-        tell(client, found.id, "destroyed", json=json)
+            client.workspaces.destroy(found)
+        tell(client, found, "destroyed", json=json)
     if not json:
         note("its record stays until it is deleted")
 
@@ -179,16 +178,15 @@ def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
 def reinstall(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Let a workspace begin anew from its image; every file in it is lost."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask
+    from bastide.cli.output import ask_about
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        found = client.workspaces.get(workspace)
-        name = found.slug or found.name
-        ask(f"Remove every file of {name} ({found.id}) and begin from its image?", yes=yes)
+        question = "Remove every file of {} and begin from its image?"
+        found = ask_about(client, workspace, question, yes=yes)
         with progress("beginning from the image", json=json):
-            client.workspaces.reinstall(found.id)
-        tell(client, found.id, "reinstalled", json=json)
+            client.workspaces.reinstall(found)
+        tell(client, found, "reinstalled", json=json)
 
 
 def archived(*, json: Json = False) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bastide.client import Bastide
 
 WIDE = 1000
 
@@ -68,3 +71,10 @@ def ask(question: str, *, yes: bool) -> None:
     if not typer.confirm(question):
         note("nothing was changed")
         raise typer.Exit(1)
+
+
+def ask_about(client: Bastide, workspace: str, question: str, *, yes: bool) -> str:
+    """Like `ask`, with the workspace's name and id for the `{}` of the question; its id."""
+    found = client.workspaces.get(workspace)
+    ask(question.format(f"{found.slug or found.name} ({found.id})"), yes=yes)
+    return found.id

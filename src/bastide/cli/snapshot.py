@@ -48,15 +48,14 @@ def snapshot(
 def restore(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Go back to the last snapshot; what was done since is lost."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask, show_json
+    from bastide.cli.output import ask_about, show_json
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        found = client.workspaces.get(workspace)
-        name = found.slug or found.name
-        ask(f"Put {name} ({found.id}) back to its last snapshot, losing what came after?", yes=yes)
+        question = "Put {} back to its last snapshot, losing what came after?"
+        found = ask_about(client, workspace, question, yes=yes)
         with progress("restoring memory and disk", json=json):
-            taken = client.workspaces.restore(found.id)
+            taken = client.workspaces.restore(found)
     if json:
         show_json(taken.model_dump(mode="json"))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +21,7 @@ from bastide.cli.wanted import (
     source,
     words,
 )
+from bastide.domain.lifecycle import Mode
 
 if TYPE_CHECKING:
     from bastide.cli.progress import Tell
@@ -46,13 +46,6 @@ for command in (
     lifecycle.archived,
 ):
     app.command()(command)
-
-
-class Mode(StrEnum):
-    """Whether a workspace has a lease."""
-
-    PERMANENT = "permanent"
-    TEMPORARY = "temporary"
 
 
 @app.command()
@@ -313,16 +306,15 @@ def retry(workspace: WorkspaceName, *, json: Json = False) -> None:
 def delete(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
     """Delete a workspace and its disk for good."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import ask, note, show_json
+    from bastide.cli.output import ask_about, note, show_json
 
     with cloud() as client:
-        found = client.workspaces.get(workspace)
-        ask(f"Delete {found.slug or found.name} ({found.id}) and its disk for good?", yes=yes)
-        client.workspaces.delete(found.id)
+        found = ask_about(client, workspace, "Delete {} and its disk for good?", yes=yes)
+        client.workspaces.delete(found)
     if json:
-        show_json({"id": found.id, "deleted": True})
+        show_json({"id": found, "deleted": True})
     else:
-        note(f"deleted: {found.id}")
+        note(f"deleted: {found}")
 
 
 def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:
