@@ -19,3 +19,6 @@ class DesiredState(StrEnum):
     PAUSED = "paused"
     STOPPED = "stopped"
     DELETED = "deleted"
+
+
+WANTED_UP = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})

@@ -49,6 +49,10 @@ class MachineState(StrEnum):
     FAILED = "failed"
 
 
+UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
+ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
+
+
 class Resources(Document):
     """Limits the kernel enforces. cpus in cores, memory and disk in MiB."""
 

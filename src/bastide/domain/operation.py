@@ -27,6 +27,17 @@ class OperationKind(StrEnum):
     DELETE = "delete"
 
 
+ANEW = frozenset(
+    {
+        OperationKind.START,
+        OperationKind.RESTART,
+        OperationKind.REINSTALL,
+        OperationKind.RESTORE,
+    }
+)
+"""What lets a workspace that is there run anew, whatever it did before."""
+
+
 class OperationState(StrEnum):
     """How far it is. `done` and `failed` are final."""
 

@@ -10,25 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.instant import now
 from bastide.domain.lease import Lease
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MachineState
-from bastide.domain.operation import OperationKind
+from bastide.domain.machine import ENDED, MachineState
+from bastide.domain.operation import ANEW, OperationKind
 from bastide.domain.restart import RestartPolicy, Restarts, after_failed_start
 from bastide.services.queue import WANTED, Queue
 from bastide.store.clock import Time
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
 
-_BEGINS = frozenset(
-    {
-        OperationKind.PROVISION,
-        OperationKind.START,
-        OperationKind.RESTART,
-        OperationKind.REINSTALL,
-        OperationKind.RESUME,
-        OperationKind.RESTORE,
-    }
-)
-ENDED = frozenset({MachineState.STOPPED, MachineState.ABSENT, MachineState.FAILED})
+_BEGINS = ANEW | {OperationKind.PROVISION, OperationKind.RESUME}
 _MAY_END = frozenset(
     {
         OperationKind.STOP,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.lease import TtlAction
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MachineState
+from bastide.domain.machine import UP, MachineState
 from bastide.domain.operation import OperationKind
 from bastide.pipelines.pipeline import Tools
 from bastide.services.queue import WANTED
@@ -26,7 +26,6 @@ log = structlog.get_logger(__name__)
 
 MOST = 100
 """Leases ended in one look."""
-_UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 
 
 class Leases:
@@ -95,7 +94,7 @@ def _due(view: WorkspaceView) -> OperationKind | None:
     row = view.row
     if row.desired_state is DesiredState.DELETED:
         return None
-    up = row.observed_state in _UP
+    up = row.observed_state in UP
     match row.ttl_action or TtlAction.STOP:
         case TtlAction.REMOVE:
             return OperationKind.DELETE

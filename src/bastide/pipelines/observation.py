@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 
 from bastide.domain.instant import now
-from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MachineState, MachineStatus
+from bastide.domain.lifecycle import WANTED_UP
+from bastide.domain.machine import ENDED, MachineState, MachineStatus
 from bastide.engine.contract import EngineError
-from bastide.pipelines.aftermath import ENDED, is_exit
+from bastide.pipelines.aftermath import is_exit
 from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.restarts import react
 from bastide.services.bell import heard
@@ -40,7 +40,6 @@ _ASKED_FOR = frozenset(
     {"created", "started", "paused", "resumed", "restored", "stopped", "deleted"}
 )
 """What an operation brings about; the one at work in this process sees it for itself."""
-_WANTED = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 
 
 class Observation:
@@ -109,7 +108,7 @@ class Observation:
         values = unobserved(at) if status is None else observed(status, at)
         same = all(getattr(view.row, name) == values[name] for name in _COMPARED)
         ended = MachineState(values["observed_state"]) in ENDED
-        act = ended and (view.row.desired_state in _WANTED or _unseen_exit(view))
+        act = ended and (view.row.desired_state in WANTED_UP or _unseen_exit(view))
         if same and not act:
             return False
         try:

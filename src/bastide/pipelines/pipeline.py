@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.instant import now
-from bastide.domain.lifecycle import DesiredState
+from bastide.domain.lifecycle import WANTED_UP
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState, Phase
 from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
@@ -45,7 +45,6 @@ MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
 _PASSING = frozenset({OperationKind.PAUSE, OperationKind.RESUME})
 """Whose outcome is gone with the host's power anyway: the machine is, and is started anew."""
-_UP = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
 _CRASHED = ("server_error", "the operation failed inside the server")
 
 
@@ -263,7 +262,7 @@ class Pipeline(ABC):
             beat = None
             try:
                 await asyncio.wait({action}, timeout=self.tools.settle)
-                if not action.done():  # most of what is shorter needs no sign of life
+                if not action.done():  # what is over in a moment needs no sign of life
                     beat = asyncio.create_task(self._beat(job, superseded))
                     await asyncio.wait({action, beat}, return_when=asyncio.FIRST_COMPLETED)
                 return action.result() if action.done() else None
@@ -438,7 +437,7 @@ class Pipeline(ABC):
                 if not await operations.finish(operation.id, lock, _final(outcome)):
                     return
                 fresh = await workspaces.get(operation.workspace_id)
-                if fresh is not None and fresh.desired_state in _UP:
+                if fresh is not None and fresh.desired_state in WANTED_UP:
                     seen = desired_of(MachineState(fresh.observed_state))
                     await workspaces.update(fresh.id, {"desired_state": seen})
                     fresh = await workspaces.get(fresh.id)

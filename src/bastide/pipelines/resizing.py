@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MEMORY_IN_USE, MachineState, MachineStatus
+from bastide.domain.machine import MEMORY_IN_USE, UP, MachineState, MachineStatus
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
 from bastide.pipelines.boot import boot, reason, seen
@@ -64,6 +64,6 @@ class Resizing(Pipeline):
         values: dict[str, Any] = dict(job.operation.params.get("before", {}))
         if not isinstance(error, EngineUnavailable):
             values |= await seen(self.tools.engine, job.row.id)
-            if values["observed_state"] not in {MachineState.RUNNING, MachineState.PAUSED}:
+            if values["observed_state"] not in UP:
                 values["desired_state"] = DesiredState.STOPPED
         return Done(f"The resize failed: {error.message}", values, reason(error, "RESIZE_FAILED"))

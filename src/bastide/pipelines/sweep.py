@@ -11,7 +11,7 @@ import structlog
 
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.machine import MachineState
+from bastide.domain.machine import UP, MachineState
 from bastide.domain.operation import OperationKind
 from bastide.engine.contract import EngineError
 from bastide.pipelines.pipeline import Tools
@@ -23,7 +23,6 @@ from bastide.store.workspaces import Filter, Workspaces
 
 log = structlog.get_logger(__name__)
 
-_UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 EVERY = 60.0
 AFTER_A_FAILURE = 5.0
 KEPT = timedelta(days=7)
@@ -94,7 +93,7 @@ class Sweep:
                 orphans += 1
             elif _stillborn(view):  # by an operation, so that a retry and this cannot both begin
                 begun += await self._begin(view, OperationKind.DESTROY, _stillborn)
-            elif status.state in _UP and _unwanted(view):
+            elif status.state in UP and _unwanted(view):
                 begun += await self._begin(view, OperationKind.STOP, _unwanted)
             elif status.state is MachineState.RUNNING and _to_pause(view):
                 begun += await self._begin(view, OperationKind.PAUSE, _to_pause)

@@ -8,14 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.config import Config
 from bastide.domain.errors import LimitReached, RunningPoolReached, ValidationFailed
-from bastide.domain.lifecycle import DesiredState
+from bastide.domain.lifecycle import WANTED_UP
 from bastide.domain.limits import Limits
 from bastide.domain.machine import ImageInfo
 from bastide.settings import Machines
 from bastide.store.accounts import Accounts
 from bastide.store.workspaces import Filter, Workspaces
 
-_HOLDING = (DesiredState.RUNNING, DesiredState.PAUSED)
 """A paused workspace keeps its memory, so it counts as running."""
 _FIELDS = ("cpus", "memory_mb", "disk_size_mb")
 
@@ -126,7 +125,7 @@ class Allowance:
     async def _count_running(self, session: AsyncSession, account_id: str, limits: Limits) -> None:
         if limits.max_running is None:
             return
-        running = Filter(account_id, desired=_HOLDING)
+        running = Filter(account_id, desired=WANTED_UP)
         count = await Workspaces(session).count(running)
         if count >= limits.max_running:
             raise RunningPoolReached(current=count, maximum=limits.max_running)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bastide.domain.errors import BastideError
-from bastide.domain.machine import MachineState, MachineStats
+from bastide.domain.machine import UP, MachineStats
 from bastide.engine.contract import Engine, EngineError
 from bastide.services.caller import Caller
 from bastide.services.lifecycle import LifecycleService, LifecycleView
@@ -45,7 +45,7 @@ class DetailService:
         found = await self._lifecycle.get(caller, reference)
         row = found.workspace.row
         stats = None
-        if row.observed_state in {MachineState.RUNNING, MachineState.PAUSED}:
+        if row.observed_state in UP:
             try:
                 stats = await self._engine.stats(row.id)
             except EngineError:

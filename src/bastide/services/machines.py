@@ -8,6 +8,7 @@ from typing import Any
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import (
+    UP,
     Driver,
     MachineSpec,
     MachineState,
@@ -111,7 +112,7 @@ def _hostname(row: Workspace) -> str:
 def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any]:
     """The columns that hold what was seen of a machine."""
     running = status.state is MachineState.RUNNING
-    up = running or status.state is MachineState.PAUSED
+    up = status.state in UP
     return {
         "observed_state": status.state.value,
         "observed_at": at or now(),

@@ -7,7 +7,7 @@ from typing import Any
 
 from bastide.domain.errors import Conflict
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.operation import OperationKind
+from bastide.domain.operation import ANEW, OperationKind
 from bastide.domain.workspace import Answer, judge
 from bastide.services.allowance import Allowance
 from bastide.services.caller import Caller
@@ -29,14 +29,6 @@ _SOON_OVER = frozenset(
     }
 )
 """Asked for and waited for: with the host's power the machine is lost, and so is the request."""
-_RUNS = frozenset(
-    {
-        OperationKind.START,
-        OperationKind.RESTART,
-        OperationKind.REINSTALL,
-        OperationKind.RESTORE,
-    }
-)
 
 
 class PowerService:
@@ -141,7 +133,7 @@ class PowerService:
         if operation is None:
             return view
         ended = await self._queue.success(operation)
-        if ended.row is None or kind is OperationKind.PROVISION:
+        if ended.row is None:
             return await self._workspaces.get(caller, view.row.id)
         return WorkspaceView(ended.row, ended.operation, view.provision)
 
@@ -162,7 +154,7 @@ class PowerService:
                     row = caller.require(found)
                     view = await view_of(session, row)
                     more = (
-                        kind in _RUNS
+                        kind in ANEW
                         and row.desired_state is DesiredState.STOPPED
                         and judge(kind, view.condition, force=force).answer is Answer.BEGIN
                     )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.errors import Conflict, VmUnavailable
 from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState
-from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
+from bastide.domain.operation import ANEW, UNFINISHED, OperationKind, OperationState, Phase
 from bastide.domain.workspace import Answer, judge
 from bastide.services.bell import Bell
 from bastide.services.failures import failure_of_operation
@@ -64,15 +64,6 @@ WANTED = {
 }
 _NOTHING_YET = frozenset({OperationKind.SNAPSHOT, OperationKind.ARCHIVE, OperationKind.UNPACK})
 """What they ask for afterwards is only true if they succeed, or is what it was."""
-_ANEW = frozenset(
-    {
-        OperationKind.START,
-        OperationKind.RESTART,
-        OperationKind.REINSTALL,
-        OperationKind.RESTORE,
-    }
-)
-"""With which the count of restarts begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +255,6 @@ def _begun(kind: OperationKind) -> dict[str, Any]:
     values["user_requested_stop"] = kind in {OperationKind.STOP, OperationKind.DESTROY}
     if kind is not OperationKind.START:
         values["ready"] = False
-    if kind in _ANEW:
+    if kind in ANEW:
         values["restarts"] = {}
     return values

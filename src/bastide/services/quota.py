@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bastide.domain.lifecycle import DesiredState
+from bastide.domain.lifecycle import WANTED_UP
 from bastide.domain.price import Estimate, estimate
 from bastide.services.allowance import Allowance, Sizes
 from bastide.services.caller import Caller
@@ -12,8 +12,6 @@ from bastide.settings import Machines, Prices
 from bastide.store.accounts import Accounts
 from bastide.store.database import Database
 from bastide.store.workspaces import Filter, Workspaces
-
-_HOLDING = (DesiredState.RUNNING, DesiredState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class QuotaService:
         """
         caller.require_workspaces()
         owned = Filter(caller.account_id)
-        running = Filter(caller.account_id, desired=_HOLDING)
+        running = Filter(caller.account_id, desired=WANTED_UP)
         async with self._database.read() as session:
             limits = await self._allowance.limits(session, caller.account_id)
             account = await Accounts(session).get(caller.account_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bastide.domain.errors import Conflict, ValidationFailed
-from bastide.domain.machine import MachineState, MachineStatus
+from bastide.domain.machine import UP, MachineStatus
 from bastide.domain.operation import OperationKind
 from bastide.domain.resources import ChangeResources
 from bastide.engine.contract import Engine, EngineError, UnknownMachine
@@ -21,8 +21,6 @@ from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database, Duplicate
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
-
-_UP = frozenset({MachineState.RUNNING, MachineState.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class ResourceService:
                 status = await self._engine.status(workspace_id)
             except UnknownMachine:
                 return None
-        return status if status.state in _UP else None
+        return status if status.state in UP else None
 
     async def _refuse_smaller_disk(self, row: Workspace, body: ChangeResources) -> None:
         """A file system with data in it is not made smaller.
