@@ -107,7 +107,7 @@ async def timed(work: Awaitable[object]) -> float:
 async def start(node: Node, kind: str, told: Told) -> None:
     """Start it and run a command; every stage is told."""
     begin = perf_counter()
-    status = await node.fleet.start(SPEC)
+    status = await node.power.start(SPEC)
     await command(node)
     told[f"{kind}.to_command"].append((perf_counter() - begin) * 1000)
     for stage, milliseconds in status.timings.items():
@@ -120,7 +120,7 @@ async def cold(prepared: Path, base: Path, count: int, told: Told) -> None:
         await node.fleet.create(SPEC)
         for _ in range(count):
             await start(node, "cold", told)
-            told["stop"].append(await timed(node.fleet.stop(SPEC.id, 30)))
+            told["stop"].append(await timed(node.power.stop(SPEC.id, 30)))
 
 
 async def warm(prepared: Path, base: Path, count: int, told: Told) -> str:
@@ -129,12 +129,12 @@ async def warm(prepared: Path, base: Path, count: int, told: Told) -> str:
         await node.fleet.create(SPEC)
         await start(node, "saving", defaultdict(list))
         for _ in range(count):
-            await node.fleet.stop(SPEC.id, 30)
+            await node.power.stop(SPEC.id, 30)
             await start(node, "warm", told)
         memory(node, told)
         for _ in range(count):
-            told["pause"].append(await timed(node.fleet.pause(SPEC.id)))
-            told["resume"].append(await timed(node.fleet.resume(SPEC.id)))
+            told["pause"].append(await timed(node.power.pause(SPEC.id)))
+            told["resume"].append(await timed(node.power.resume(SPEC.id)))
             told["snapshot"].append(await timed(node.captures.take(SPEC.id, SnapshotAfter.RESUME)))
             begin = perf_counter()
             await node.captures.bring_back(SPEC)

@@ -21,6 +21,7 @@ from bastide.node.machines.bundle import read_once
 from bastide.node.machines.captures import Captures
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
+from bastide.node.machines.power import Power
 from bastide.node.machines.tiers import Tiers
 from bastide.node.network import Network
 from bastide.node.orphans import Orphans
@@ -48,6 +49,7 @@ class Node:
         self.events = Events()
         self._tiers = Tiers(host)
         self.fleet = Fleet(host, self._tiers, self.events)
+        self.power = Power(host, self._tiers, self.fleet, self.events)
         self.captures = Captures(host, self._tiers, self.fleet, self.events)
         self.shortage = Shortage(host, self.fleet)
         self._rehearsal = Rehearsal(host)

@@ -58,7 +58,7 @@ async def create(request: Request) -> Response:
 
 async def start(request: Request) -> Response:
     """Boot; the document's id must be the path's."""
-    return _answer(await _node(request).fleet.start(await _spec(request)))
+    return _answer(await _node(request).power.start(await _spec(request)))
 
 
 async def _spec(request: Request) -> MachineSpec:
@@ -71,22 +71,22 @@ async def _spec(request: Request) -> MachineSpec:
 async def stop(request: Request) -> Response:
     """End it, asked first."""
     grace = (await document(request, StopRequest)).grace
-    return _answer(await _node(request).fleet.stop(_machine(request), grace))
+    return _answer(await _node(request).power.stop(_machine(request), grace))
 
 
 async def kill(request: Request) -> Response:
     """End it at once."""
-    return _answer(await _node(request).fleet.kill(_machine(request)))
+    return _answer(await _node(request).power.kill(_machine(request)))
 
 
 async def pause(request: Request) -> Response:
     """Freeze it."""
-    return _answer(await _node(request).fleet.pause(_machine(request)))
+    return _answer(await _node(request).power.pause(_machine(request)))
 
 
 async def resume(request: Request) -> Response:
     """Let it go on."""
-    return _answer(await _node(request).fleet.resume(_machine(request)))
+    return _answer(await _node(request).power.resume(_machine(request)))
 
 
 async def delete(request: Request) -> Response:
@@ -105,7 +105,7 @@ async def network(request: Request) -> Response:
 async def resources(request: Request) -> Response:
     """Other limits for a running machine."""
     sizes = await document(request, Resources)
-    return _answer(await _node(request).fleet.resize(_machine(request), sizes))
+    return _answer(await _node(request).power.resize(_machine(request), sizes))
 
 
 async def blocked(request: Request) -> Response:

@@ -48,7 +48,7 @@ async def test_all_at_once(ground: Host) -> None:
             await node.fleet.create(each)
         async with asyncio.TaskGroup() as group:
             for each in guests:
-                group.create_task(node.fleet.start(each))
+                group.create_task(node.power.start(each))
         names = await asyncio.gather(*(shell(ground, each, "hostname") for each in guests))
         assert list(names) == [each.hostname for each in guests]
         drawn = await asyncio.gather(
@@ -64,7 +64,7 @@ async def test_freed_memory_goes_back(ground: Host) -> None:
     large = large.model_copy(update={"resources": resources})
     async with opened_node(ground) as node:
         await node.fleet.create(large)
-        await node.fleet.start(large)
+        await node.power.start(large)
         assert await shell(ground, large, "head -c 200M /dev/zero | tail | wc -c")
 
         record = BootDirectory(ground.machines_dir / large.id).recorded()

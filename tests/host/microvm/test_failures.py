@@ -38,7 +38,7 @@ async def test_guests_and_emulators_that_fail(ground: Host) -> None:
     """Memory filled: the guest goes on. A panic, a killed emulator, a damaged disk: told."""
     async with opened_node(ground) as node:
         await node.fleet.create(SPEC)
-        await node.fleet.start(SPEC)
+        await node.power.start(SPEC)
         async with httpx.AsyncClient(trust_env=False, timeout=90) as http:
             url = f"http://{ground.network.address(MACHINE)}:9990/exec"
             headers = {"authorization": f"Bearer {TOKEN}"}
@@ -58,7 +58,7 @@ async def test_guests_and_emulators_that_fail(ground: Host) -> None:
         assert "sysrq" in panicked.reason
         assert "Kernel panic" in node.fleet.console(MACHINE, 65536).decode(errors="replace")
 
-        await node.fleet.start(SPEC)
+        await node.power.start(SPEC)
         process = node.fleet.entry(MACHINE).machine.process
         assert process is not None
         process.send(signal.SIGKILL)
@@ -69,7 +69,7 @@ async def test_guests_and_emulators_that_fail(ground: Host) -> None:
             file.seek(4096)  # the description of the whole stays, what it describes goes
             file.write(b"\xff" * 65536)
         with pytest.raises(BootFailed, match="damaged"):
-            await node.fleet.start(SPEC)
+            await node.power.start(SPEC)
         assert node.fleet.status(MACHINE).state is MachineState.FAILED
 
 
@@ -79,7 +79,7 @@ async def test_without_a_kernel_nothing_starts(ground: Host) -> None:
         await node.fleet.create(SPEC)
         ground.microvm.kernel = None
         with pytest.raises(NotReady, match="bastide prepare"):
-            await node.fleet.start(SPEC)
+            await node.power.start(SPEC)
         capabilities = node.capabilities()
         assert capabilities.tier == "container"
         assert "kernel is not prepared" in str(capabilities.tier_of(Driver.MICROVM).reason)

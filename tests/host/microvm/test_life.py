@@ -51,7 +51,7 @@ async def test_a_life(ground: Host) -> None:
     node = Node(ground)
     await node.open()
     await node.fleet.create(SPEC)
-    booted = await node.fleet.start(SPEC)
+    booted = await node.power.start(SPEC)
     assert booted.tier == "microvm"
     kernel = ground.microvm.kernel
     assert kernel is not None
@@ -64,9 +64,9 @@ async def test_a_life(ground: Host) -> None:
     unlink(host_end(ground.network.place(MACHINE).address))
     await node.sweep()
     assert await shell(ground, MACHINE, "echo linked again") == "linked again"
-    paused = await node.fleet.pause(MACHINE)
+    paused = await node.power.pause(MACHINE)
     assert paused.state is MachineState.PAUSED
-    await node.fleet.resume(MACHINE)
+    await node.power.resume(MACHINE)
     assert await clock_error(ground) < 1
     taken = await node.captures.take(MACHINE, None)
     assert taken.state is MachineState.RUNNING
@@ -97,7 +97,7 @@ async def test_a_life(ground: Host) -> None:
         again = await other.captures.bring_back(SPEC)
         assert again.state is MachineState.RUNNING
         assert await clock_error(fresh) < 1
-        stopped = await other.fleet.stop(MACHINE, 20)
+        stopped = await other.power.stop(MACHINE, 20)
         assert stopped.exit is not None
         assert stopped.exit.code == 0
 
@@ -137,7 +137,7 @@ async def test_a_disk_moves_between_the_tiers(ground: Host) -> None:
         ):
             command = ("/.bastide/bin/python3.11", "-I", "-S", "-c", program)
             started = made.model_copy(update={"driver": driver, "cmd": command})
-            status = await node.fleet.start(started)
+            status = await node.power.start(started)
             assert status.tier == driver
             await until(lambda: node.fleet.status(made.id).state is MachineState.STOPPED)
             ended = node.fleet.status(made.id).exit
@@ -154,11 +154,11 @@ async def test_a_failed_restore_leaves_the_disk_to_the_tier_that_wrote_it(ground
     node = Node(ground)
     await node.open()
     await node.fleet.create(contained)
-    await node.fleet.start(contained)
+    await node.power.start(contained)
     await node.captures.take(MACHINE, SnapshotAfter.STOP)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     await shell(ground, MACHINE, "echo written by a guest > /root/file; sync")
-    await node.fleet.stop(MACHINE, 20)
+    await node.power.stop(MACHINE, 20)
     program, ground.criu.program = ground.criu.program, Path("/bin/false")
     with pytest.raises(BootFailed, match="cannot be restored"):
         await node.captures.bring_back(contained)
@@ -177,6 +177,6 @@ async def test_a_failed_restore_leaves_the_disk_to_the_tier_that_wrote_it(ground
     async with opened_node(await restarted(ground)) as other:
         entry = other.fleet.entry(MACHINE)
         assert (entry.record.tier, entry.machine.tier) == ("microvm", "microvm")
-        started = await other.fleet.start(contained)
+        started = await other.power.start(contained)
         assert started.tier == "container"
         assert await shell(ground, MACHINE, "cat /root/file") == "written by a guest"

@@ -109,7 +109,7 @@ async def test_frames_of_its_own_making_get_it_nothing(ground: Host) -> None:
     async with opened_node(ground) as node:
         for machine in (ATTACKER, VICTIM):
             await node.fleet.create(machine)
-            await node.fleet.start(machine)
+            await node.power.start(machine)
         place = ground.network.place(ATTACKER.id)
         gateway, own = str(place.gateway), str(place.address)
         other = str(ground.network.address(VICTIM.id))

@@ -39,9 +39,9 @@ async def test_the_second_of_a_kind_begins_warm(ground: Host) -> None:
     async with opened_node(ground) as node:
         for each in (first, second):
             await node.fleet.create(each)
-        cold = (await node.fleet.start(first)).timings
+        cold = (await node.power.start(first)).timings
         assert await shell(ground, first, "touch /root/of-first; echo hello") == "hello"
-        warm = (await node.fleet.start(second)).timings
+        warm = (await node.power.start(second)).timings
         assert "save" in cold
         assert "memory" not in cold
         assert "memory" in warm
@@ -60,10 +60,10 @@ async def test_the_second_of_a_kind_begins_warm(ground: Host) -> None:
         views = [(await shell(ground, each, ROOT)).splitlines() for each in (first, second)]
         assert [a for a, b in zip(*views, strict=True) if a != b] == [views[0][-1]]
         assert int(views[1][-1]) > int(views[0][-1])
-        await node.fleet.stop(second.id, 10)
+        await node.power.stop(second.id, 10)
         # one that does not load is thrown away, and the machine starts cold, on its own disk
         (saved,) = (ground.settings.state_dir / "warm").glob("*/memory")
         saved.write_bytes(b"nothing of use")
-        again = (await node.fleet.start(second)).timings
+        again = (await node.power.start(second)).timings
         assert "memory" not in again
         assert "of-first" not in await shell(ground, second, "ls -A /root")

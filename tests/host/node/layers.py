@@ -49,7 +49,7 @@ async def test_a_million_files_are_refused(
 ) -> None:
     """It says which setting, leaves nothing, and keeps nobody waiting."""
     await node.fleet.create(spec())
-    await node.fleet.start(spec())
+    await node.power.start(spec())
     await asyncio.to_thread(push, registry)
     before = {path.name for path in (settings.state_dir / "images").iterdir()}
     began, slowest, answers, peak = time.monotonic(), 0.0, 0, 0

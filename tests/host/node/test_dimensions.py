@@ -31,7 +31,7 @@ needs_cores = pytest.mark.skipif(len(Cores().all) < 2, reason="the host has one 
 async def running(node: Node) -> Node:
     """A node with one running machine of one processor and 128 MiB, and its agent."""
     await node.fleet.create(spec())
-    await node.fleet.start(spec())
+    await node.power.start(spec())
     return node
 
 
@@ -63,10 +63,10 @@ async def test_programs_see_their_own_size(running: Node) -> None:
     ]
     assert set(await read(running, COUNTS)) == {"1"}
     larger = SIZES.model_copy(update={"cpus": 2.0, "memory_mb": 256})
-    await running.fleet.resize(MACHINE, larger)
+    await running.power.resize(MACHINE, larger)
     assert await read(running, TOTAL) == [str(256 * 1024)]
     assert set(await read(running, COUNTS)) == {"2"}
-    await running.fleet.resize(MACHINE, SIZES.model_copy(update={"cpus": 0.25}))
+    await running.power.resize(MACHINE, SIZES.model_copy(update={"cpus": 0.25}))
     assert set(await read(running, COUNTS)) == {"1"}
 
 

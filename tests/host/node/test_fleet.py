@@ -46,10 +46,10 @@ async def test_create_goes_on_where_it_was_interrupted(plain_node: Node) -> None
 async def test_start_of_a_running_machine_changes_nothing(plain_node: Node) -> None:
     """A second start answers with the same boot."""
     await plain_node.fleet.create(spec())
-    first = await plain_node.fleet.start(spec())
+    first = await plain_node.power.start(spec())
     assert first.state is MachineState.RUNNING
     assert first.control is not None
-    assert await plain_node.fleet.start(spec()) == first
+    assert await plain_node.power.start(spec()) == first
 
 
 async def test_thirty_at_once(plain_node: Node) -> None:
@@ -57,7 +57,7 @@ async def test_thirty_at_once(plain_node: Node) -> None:
 
     async def one(number: int) -> str | None:
         await plain_node.fleet.create(spec(number))
-        return (await plain_node.fleet.start(spec(number))).address
+        return (await plain_node.power.start(spec(number))).address
 
     addresses = await asyncio.gather(*(one(number) for number in range(30)))
     assert len(set(addresses)) == 30
@@ -67,13 +67,13 @@ async def test_thirty_at_once(plain_node: Node) -> None:
 async def test_stop_and_start_keep_the_address_and_tell_the_exit(plain_node: Node) -> None:
     """A stopped machine says how it ended; started again it has its old address."""
     await plain_node.fleet.create(spec())
-    started = await plain_node.fleet.start(spec())
-    stopped = await plain_node.fleet.stop(MACHINE, 10)
+    started = await plain_node.power.start(spec())
+    stopped = await plain_node.power.stop(MACHINE, 10)
     assert stopped.state is MachineState.STOPPED
     assert stopped.exit is not None
     assert (stopped.exit.code, stopped.exit.requested) == (0, True)
     assert stopped.control is None
-    again = await plain_node.fleet.start(spec())
+    again = await plain_node.power.start(spec())
     assert again.address == started.address
     assert again.boot_id != started.boot_id
     assert again.exit is None
@@ -82,9 +82,9 @@ async def test_stop_and_start_keep_the_address_and_tell_the_exit(plain_node: Nod
 async def test_operations_on_a_stopped_machine(plain_node: Node) -> None:
     """Stop and kill have nothing to do; pause and resume are conflicts."""
     await plain_node.fleet.create(spec())
-    assert (await plain_node.fleet.stop(MACHINE, 1)).state is MachineState.STOPPED
-    assert (await plain_node.fleet.kill(MACHINE)).state is MachineState.STOPPED
-    for operation in (plain_node.fleet.pause, plain_node.fleet.resume):
+    assert (await plain_node.power.stop(MACHINE, 1)).state is MachineState.STOPPED
+    assert (await plain_node.power.kill(MACHINE)).state is MachineState.STOPPED
+    for operation in (plain_node.power.pause, plain_node.power.resume):
         with pytest.raises(Conflict):
             await operation(MACHINE)
 
@@ -92,11 +92,11 @@ async def test_operations_on_a_stopped_machine(plain_node: Node) -> None:
 async def test_a_stopped_machine_uses_its_disk(plain_node: Node) -> None:
     """What is on it counts the same whether it runs or not, and nothing else does."""
     await plain_node.fleet.create(spec())
-    await plain_node.fleet.start(spec())
+    await plain_node.power.start(spec())
     line = "head -c 20M /dev/urandom > /root/file; sync /root/file"
     assert (await shell(plain_node.host, MACHINE, line)).code == 0
     running = await plain_node.fleet.stats(MACHINE)
-    await plain_node.fleet.stop(MACHINE, 5)
+    await plain_node.power.stop(MACHINE, 5)
     stopped = await plain_node.fleet.stats(MACHINE)
     assert 20 << 20 < stopped.disk_bytes < 30 << 20
     assert abs(stopped.disk_bytes - running.disk_bytes) < 1 << 20
@@ -108,7 +108,7 @@ async def test_unknown_machines(plain_node: Node) -> None:
     """What names no machine is not found; deleting it is nothing to do."""
     await plain_node.fleet.delete("ws_ffffffff")
     with pytest.raises(NotFound):
-        await plain_node.fleet.start(spec())
+        await plain_node.power.start(spec())
     with pytest.raises(NotFound):
         plain_node.fleet.status(MACHINE)
 
@@ -128,7 +128,7 @@ async def test_the_image_of_a_disk_cannot_change(plain_node: Node) -> None:
     """A disk fits on its own image only."""
     await plain_node.fleet.create(spec())
     with pytest.raises(Conflict, match="debian-12"):
-        await plain_node.fleet.start(spec(image="bastide/other:1"))
+        await plain_node.power.start(spec(image="bastide/other:1"))
 
 
 async def test_an_image_that_vanished_is_told(plain_node: Node) -> None:
@@ -138,7 +138,7 @@ async def test_an_image_that_vanished_is_told(plain_node: Node) -> None:
     for path in plain_node.host.images.directory.glob("*.erofs"):
         path.unlink()
     with pytest.raises(ImageUnavailable):
-        await plain_node.fleet.start(spec())
+        await plain_node.power.start(spec())
     assert plain_node.fleet.status(MACHINE).state is MachineState.FAILED
 
 
@@ -147,11 +147,11 @@ async def test_kill_ends_a_start_that_waits(plain_node: Node) -> None:
     silent = replace(plain_node.host, argv=script("exec sleep 60"))
     async with opened_node(silent) as node:
         await node.fleet.create(spec(2))
-        start = asyncio.create_task(node.fleet.start(spec(2)))
+        start = asyncio.create_task(node.power.start(spec(2)))
         record = node.host.machines_dir / spec(2).id / "boot.json"
         await until(record.exists)
         async with asyncio.timeout(10):
-            killed = await node.fleet.kill(spec(2).id)
+            killed = await node.power.kill(spec(2).id)
             with pytest.raises(BootFailed):
                 await start
         assert killed.state is MachineState.STOPPED
@@ -162,8 +162,8 @@ async def test_delete_during_stop(plain_node: Node) -> None:
     stubborn = "cat > /dev/null; trap '' TERM; echo READY; while :; do sleep 60 & wait; done"
     async with opened_node(replace(plain_node.host, argv=script(stubborn))) as node:
         await node.fleet.create(spec(3))
-        await node.fleet.start(spec(3))
-        stop = asyncio.create_task(node.fleet.stop(spec(3).id, 300))
+        await node.power.start(spec(3))
+        stop = asyncio.create_task(node.power.stop(spec(3).id, 300))
         await until(lambda: node.fleet.status(spec(3).id).state is MachineState.STOPPING)
         async with asyncio.timeout(10):
             await node.fleet.delete(spec(3).id)
@@ -179,7 +179,7 @@ async def test_an_end_by_itself_is_noticed(plain_node: Node) -> None:
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
         await node.fleet.create(spec(4))
-        await node.fleet.start(spec(4))
+        await node.power.start(spec(4))
         seen: list[MachineEvent] = []
         async with asyncio.timeout(20):
             while not seen or seen[-1].type != "exited":
@@ -201,7 +201,7 @@ async def test_policy_is_kept_for_the_next_boot(plain_node: Node) -> None:
     policy = NetworkPolicy(public_access=True, ingress_ports=(8080,))
     await plain_node.fleet.apply_network(MACHINE, policy)
     assert plain_node.fleet.running() == {}
-    await plain_node.fleet.start(spec(network=policy))
+    await plain_node.power.start(spec(network=policy))
     assert plain_node.fleet.running() == {MACHINE: policy}
 
 
@@ -213,7 +213,7 @@ async def test_an_old_or_missing_runtime_boots_nothing(
     await plain_node.fleet.create(spec())
     plain_node.host.runc.version = version
     with pytest.raises(NotReady, match=r"1\.3\.6"):
-        await plain_node.fleet.start(spec())
+        await plain_node.power.start(spec())
     assert "runc 1.3.6" not in plain_node.capabilities().runtime
     assert plain_node.capabilities().runtime.startswith(("missing", "runc 1.1.5 (too old"))
 
@@ -242,8 +242,8 @@ async def test_a_sweep_spares_what_runs(plain_node: Node) -> None:
     """Sweeping while machines run and start disturbs none of them."""
     await plain_node.fleet.create(spec(1))
     await plain_node.fleet.create(spec(2))
-    await plain_node.fleet.start(spec(1))
-    start = asyncio.create_task(plain_node.fleet.start(spec(2)))
+    await plain_node.power.start(spec(1))
+    start = asyncio.create_task(plain_node.power.start(spec(2)))
     for _ in range(5):
         assert (await plain_node.sweep()).kinds == {}
     await start
@@ -253,7 +253,7 @@ async def test_a_sweep_spares_what_runs(plain_node: Node) -> None:
 async def test_a_lost_link_comes_back(plain_node: Node) -> None:
     """A running machine whose link vanished from the host gets a new one by the next sweep."""
     await plain_node.fleet.create(spec())
-    await plain_node.fleet.start(spec())
+    await plain_node.power.start(spec())
     await plain_node.host.network.detach(MACHINE)
     look = ("ip", "-brief", "link", "show", "eth0")
     assert (await inside(plain_node.host, MACHINE, *look)).code != 0
@@ -265,7 +265,7 @@ async def test_a_lost_link_comes_back(plain_node: Node) -> None:
 async def test_a_link_that_came_meanwhile_stays(plain_node: Node) -> None:
     """A machine that was still without a link when a sweep looked, amid its boot, keeps its own."""
     await plain_node.fleet.create(spec())
-    address = (await plain_node.fleet.start(spec())).address
+    address = (await plain_node.power.start(spec())).address
     assert address is not None
     number = Path("/sys/class/net") / host_end(IPv4Address(address)) / "ifindex"
     before = number.read_text()
@@ -276,10 +276,10 @@ async def test_a_link_that_came_meanwhile_stays(plain_node: Node) -> None:
 async def test_the_real_agent_boots(node: Node) -> None:
     """The agent of the bundle becomes ready as process 1 and ends with 0 when asked."""
     await node.fleet.create(spec())
-    started = await node.fleet.start(spec())
+    started = await node.power.start(spec())
     assert started.control is not None
     assert (started.control.address, started.control.port) == (started.address, 9989)
-    stopped = await node.fleet.stop(MACHINE, 10)
+    stopped = await node.power.stop(MACHINE, 10)
     assert stopped.exit is not None
     assert stopped.exit.code == 0
 
@@ -291,7 +291,7 @@ async def test_the_main_commands_exit_ends_the_machine(node: Node) -> None:
     listening = node.events.listen(30)
     waiting = asyncio.ensure_future(anext(listening))
     await asyncio.sleep(0)
-    await node.fleet.start(once)
+    await node.power.start(once)
     async with asyncio.timeout(20):
         while (event := await waiting) is None or event.type != "exited":
             waiting = asyncio.ensure_future(anext(listening))

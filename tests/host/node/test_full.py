@@ -97,7 +97,7 @@ async def test_a_full_file_system_breaks_nothing(node: Node, settings: Settings)
         pytest.skip("no snapshots on this host")
     for each in (FIRST, SECOND):
         await node.fleet.create(each)
-        await node.fleet.start(each)
+        await node.power.start(each)
     await shell(
         node.host, FIRST.id, "echo before > /root/file; head -c 8M /dev/urandom > /root/big; sync"
     )
@@ -127,12 +127,12 @@ async def test_a_full_file_system_breaks_nothing(node: Node, settings: Settings)
         assert (await shell(node.host, each.id, "cat /etc/hostname && pwd")).code == 0
     assert (await shell(node.host, FIRST.id, "cat /root/file")).output == "before"
 
-    await node.fleet.stop(SECOND.id, 5)
+    await node.power.stop(SECOND.id, 5)
     filler = fill(settings)
     with pytest.raises(NoSpace, match=FULL):
-        await node.fleet.start(LARGER)
+        await node.power.start(LARGER)
     filler.unlink()
-    assert (await node.fleet.start(LARGER)).state is MachineState.RUNNING
+    assert (await node.power.start(LARGER)).state is MachineState.RUNNING
     size = int((await shell(node.host, SECOND.id, "df -Pm / | awk 'END {print $2}'")).output)
     assert size > 3000
     await node.fleet.create(THIRD)
@@ -199,8 +199,8 @@ async def write_on(node: Node, machine: MachineSpec) -> None:
     """Write as before, by itself or after the restart that its status asks for."""
     if (await write(node, machine.id)).code != 0:
         await until(lambda: node.fleet.status(machine.id).error == BROKEN)
-        await node.fleet.stop(machine.id, 5)
-        status = await node.fleet.start(machine)
+        await node.power.stop(machine.id, 5)
+        status = await node.power.start(machine)
         assert (status.state, status.error) == (MachineState.RUNNING, None)
         assert (await write(node, machine.id)).code == 0
 
@@ -208,7 +208,7 @@ async def write_on(node: Node, machine: MachineSpec) -> None:
 async def begin(node: Node, each: MachineSpec) -> str | None:
     """Boot a machine with something on its disk; the boot's id."""
     await node.fleet.create(each)
-    status = await node.fleet.start(each)
+    status = await node.power.start(each)
     line = "echo before > /root/file; sync /root/file"
     assert (await shell(node.host, each.id, line)).code == 0
     return status.boot_id

@@ -22,7 +22,7 @@ SIZES = spec().resources
 async def running(plain_node: Node) -> Node:
     """A node with one running machine."""
     await plain_node.fleet.create(spec())
-    await plain_node.fleet.start(spec())
+    await plain_node.power.start(spec())
     return plain_node
 
 
@@ -34,15 +34,15 @@ async def test_a_machine_that_forks_all_the_time_stands_still(running: Node) -> 
         while (await running.fleet.stats(MACHINE)).pids < 5:  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.02)
         for _ in range(5):
-            assert (await running.fleet.pause(MACHINE)).state is MachineState.PAUSED
+            assert (await running.power.pause(MACHINE)).state is MachineState.PAUSED
             before = (await running.fleet.stats(MACHINE)).cpu_seconds
             await asyncio.sleep(0.2)
             assert (await running.fleet.stats(MACHINE)).cpu_seconds == before
-            await running.fleet.resume(MACHINE)
+            await running.power.resume(MACHINE)
             while (await running.fleet.stats(MACHINE)).cpu_seconds == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     finally:
-        await running.fleet.kill(MACHINE)
+        await running.power.kill(MACHINE)
         await busy
 
 
@@ -50,7 +50,7 @@ async def test_limits_change_in_the_kernel(running: Node) -> None:
     """Other sizes are those of the kernel at once, and those told afterwards."""
     boot = running.fleet.status(MACHINE).boot_id
     larger = SIZES.model_copy(update={"cpus": 0.25, "memory_mb": 256, "disk_mb": 4096})
-    told = await running.fleet.resize(MACHINE, larger)
+    told = await running.power.resize(MACHINE, larger)
     assert told.boot_id == boot
     assert told.resources is not None
     assert (told.resources.cpus, told.resources.memory_mb) == (0.25, 256)
@@ -64,24 +64,24 @@ async def test_limits_change_in_the_kernel(running: Node) -> None:
 async def test_memory_in_use_is_not_taken_away(running: Node) -> None:
     """Less than is in use is refused with the figure, and the limit stays."""
     held = "python3 -c 'x = bytearray(90 << 20); print(1, flush=True); import time; time.sleep(60)'"
-    await running.fleet.resize(MACHINE, SIZES.model_copy(update={"memory_mb": 256}))
+    await running.power.resize(MACHINE, SIZES.model_copy(update={"memory_mb": 256}))
     holding = asyncio.create_task(shell(running.host, MACHINE, held.replace("90", "150"), 90))
     try:
         while (await running.fleet.stats(MACHINE)).memory_bytes < 150 << 20:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         with pytest.raises(MemoryInUse, match=r"1\d\d MiB of memory are in use"):
-            await running.fleet.resize(MACHINE, SIZES.model_copy(update={"memory_mb": 128}))
+            await running.power.resize(MACHINE, SIZES.model_copy(update={"memory_mb": 128}))
         assert (await running.fleet.stats(MACHINE)).memory_limit_bytes == 256 << 20
     finally:
-        await running.fleet.kill(MACHINE)
+        await running.power.kill(MACHINE)
         await holding
 
 
 async def test_only_a_running_machine_is_resized(running: Node) -> None:
     """A paused or stopped machine is a conflict that says what to do."""
-    await running.fleet.pause(MACHINE)
+    await running.power.pause(MACHINE)
     with pytest.raises(Conflict, match="resume it first"):
-        await running.fleet.resize(MACHINE, SIZES)
-    await running.fleet.stop(MACHINE, 5)
+        await running.power.resize(MACHINE, SIZES)
+    await running.power.stop(MACHINE, 5)
     with pytest.raises(Conflict, match="start it first"):
-        await running.fleet.resize(MACHINE, SIZES)
+        await running.power.resize(MACHINE, SIZES)

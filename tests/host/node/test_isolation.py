@@ -23,7 +23,7 @@ MACHINE = spec().id
 async def running(plain_node: Node) -> Node:
     """A node with one running machine."""
     await plain_node.fleet.create(spec())
-    await plain_node.fleet.start(spec())
+    await plain_node.power.start(spec())
     return plain_node
 
 
@@ -50,7 +50,7 @@ async def test_ranges_of_two_machines_do_not_meet(running: Node) -> None:
     """A second machine has host ids of its own."""
     other = spec(2)
     await running.fleet.create(other)
-    await running.fleet.start(other)
+    await running.power.start(other)
     mapped = (await shell(running.host, other.id, "cat /proc/self/uid_map")).output.split()
     assert mapped == ["0", str(1_500_000_000 + 65_536), "65536"]
 
@@ -191,7 +191,7 @@ async def test_ids_on_the_disk_are_plain(running: Node, tmp_path: Path) -> None:
         "echo '# x' >> /etc/bash.bashrc; chown 33 /etc/bash.bashrc; stat -c %u:%g /root/new",
     )
     assert done.output == "33:44"
-    await running.fleet.stop(MACHINE, 5)
+    await running.power.stop(MACHINE, 5)
     disks: Disks = running.host.disks
     point = tmp_path / "disk"
     disks.mount(MACHINE, point)
@@ -222,7 +222,7 @@ async def test_a_symlink_at_a_mount_point_stops_the_boot(
     plain_node.host.disks.unmount(point)
     machine = Container(MACHINE, plain_node.host)
     with pytest.raises(Exception, match=f"/{name} is a symbolic link"):
-        await plain_node.fleet.start(spec())
+        await plain_node.power.start(spec())
     assert machine.process is None
     status = plain_node.fleet.status(MACHINE)
     assert status.state == "failed"
@@ -236,7 +236,7 @@ async def test_secrets_are_in_no_file_of_the_boot(plain_node: Node) -> None:
         env={"PASSWORD": "hunter2hunter2"}, runtime=RuntimeAccess(enabled=True, token=secret)
     )
     await plain_node.fleet.create(full)
-    await plain_node.fleet.start(full)
+    await plain_node.power.start(full)
     run = plain_node.host.machines_dir / MACHINE
     control = plain_node.fleet.status(MACHINE).control
     assert control is not None

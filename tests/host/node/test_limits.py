@@ -24,7 +24,7 @@ MACHINE = spec().id
 async def running(plain_node: Node) -> Node:
     """A node with one running machine of 128 MiB memory and disk and 64 processes."""
     await plain_node.fleet.create(spec())
-    await plain_node.fleet.start(spec())
+    await plain_node.power.start(spec())
     return plain_node
 
 
@@ -39,7 +39,7 @@ async def test_processes_are_bounded(running: Node) -> None:
     assert "fork" in done.output.lower()
     stats = await running.fleet.stats(MACHINE)
     assert stats.pids <= 64
-    stopped = await running.fleet.stop(MACHINE, 5)
+    stopped = await running.power.stop(MACHINE, 5)
     assert stopped.state is MachineState.STOPPED
 
 
@@ -62,7 +62,7 @@ async def test_processor_time_is_bounded(plain_node: Node) -> None:
     """A quarter of a core and no more, whatever the number of processes."""
     quarter = spec(5, resources=Resources(cpus=0.25, memory_mb=128, disk_mb=128, pids=64))
     await plain_node.fleet.create(quarter)
-    await plain_node.fleet.start(quarter)
+    await plain_node.power.start(quarter)
     used = (await plain_node.fleet.stats(quarter.id)).cpu_seconds
     begin = time.monotonic()
     loops = "for i in 1 2 3 4; do timeout 2 sh -c 'while :; do :; done' & done; wait"
@@ -79,7 +79,7 @@ async def test_the_disk_is_a_quota_of_bytes(running: Node) -> None:
     assert file.stat().st_blocks * 512 <= 128 * MIB
     full = file.stat().st_blocks * 512
     await sh(running, "rm /root/big; sync")
-    await running.fleet.stop(MACHINE, 5)
+    await running.power.stop(MACHINE, 5)
     assert file.stat().st_blocks * 512 < full - 64 * MIB
 
 
@@ -98,14 +98,14 @@ async def test_the_disk_is_a_quota_of_inodes(running: Node) -> None:
 async def test_the_disk_grows_at_the_next_boot(running: Node) -> None:
     """A larger disk_mb takes effect when the machine starts; a smaller one changes nothing."""
     await sh(running, "echo kept > /root/file")
-    await running.fleet.stop(MACHINE, 5)
+    await running.power.stop(MACHINE, 5)
     larger = spec(resources=Resources(cpus=1, memory_mb=128, disk_mb=512, pids=64))
-    await running.fleet.start(larger)
+    await running.power.start(larger)
     assert (await sh(running, "cat /root/file")).output == "kept"
     size = int((await sh(running, "df -Pm / | awk 'END {print $2}'")).output)
     assert 400 < size <= 512
-    await running.fleet.stop(MACHINE, 5)
-    await running.fleet.start(spec())
+    await running.power.stop(MACHINE, 5)
+    await running.power.start(spec())
     assert running.host.disks.path(MACHINE).stat().st_size == 512 * MIB
     assert usage(running.host.machines_dir / MACHINE / "disk") < 64 * MIB
 
@@ -127,7 +127,7 @@ async def test_process_one_out_of_memory_is_told(plain_node: Node) -> None:
     greedy = "cat > /dev/null; echo READY; sleep 0.3; exec /usr/bin/python3 -c 'bytearray(3<<28)'"
     async with opened_node(replace(plain_node.host, argv=script(greedy))) as node:
         await node.fleet.create(spec(7))
-        await node.fleet.start(spec(7))
+        await node.power.start(spec(7))
         async with asyncio.timeout(20):
             async for event in node.events.listen(20):
                 if event is not None and event.type == "exited":
@@ -144,5 +144,5 @@ async def test_a_damaged_disk_is_told(plain_node: Node) -> None:
     with plain_node.host.disks.path(MACHINE).open("r+b") as file:
         file.write(bytes(2**20))
     with pytest.raises(BootFailed, match="is damaged"):
-        await plain_node.fleet.start(spec())
+        await plain_node.power.start(spec())
     await plain_node.fleet.delete(MACHINE)

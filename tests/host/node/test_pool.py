@@ -75,7 +75,7 @@ async def test_disks_move_into_it_when_their_machine_starts(host: Host) -> None:
     async with opened_node(host) as node:
         await node.fleet.create(spec())
         assert host.disks.path(MACHINE) == old
-        await node.fleet.start(spec())
+        await node.power.start(spec())
         assert host.disks.path(MACHINE).is_relative_to(Pool.of(host.settings).point)
         assert not old.exists()
         assert (await shell(host, MACHINE, "echo x > /root/x && sync && cat /root/x")).output == "x"

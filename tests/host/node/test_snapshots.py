@@ -105,7 +105,7 @@ class Peer:
 async def busy(node: Node) -> AsyncIterator[Peer]:
     """A running machine with PROGRAM in it, and an established connection to that."""
     await node.fleet.create(SPEC)
-    status = await node.fleet.start(SPEC)
+    status = await node.power.start(SPEC)
     python = "/.bastide/bin/python3.11"
     started = await request(
         node, "POST", "/exec/stream", {"cmd": [python, "-c", PROGRAM]}, until_text="task_id"
@@ -182,7 +182,7 @@ async def test_the_agent_is_out_of_reach_until_it_has_its_new_tokens(
 ) -> None:
     """While the agent that came back still takes its former tokens, nobody can hand it one."""
     await node.fleet.create(SPEC)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     await node.captures.take(MACHINE, SnapshotAfter.STOP)
     reached: list[str] = []
 
@@ -215,7 +215,7 @@ async def test_a_snapshot_leaves_the_machine_running(node: Node) -> None:
 async def test_paused_afterwards_and_of_a_paused_machine(node: Node) -> None:
     """`paused` leaves it frozen; a paused one can be captured and stays so without `after`."""
     await node.fleet.create(SPEC)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     assert (await node.captures.take(MACHINE, SnapshotAfter.PAUSED)).state is MachineState.PAUSED
     again = await node.captures.take(MACHINE, None)
     assert again.state is MachineState.PAUSED
@@ -228,7 +228,7 @@ async def test_paused_afterwards_and_of_a_paused_machine(node: Node) -> None:
 async def test_terminals_and_their_programs_come_back(node: Node) -> None:
     """A terminal keeps its program and its text, and takes input again."""
     await node.fleet.create(SPEC)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     command = ["/bin/sh", "-c", "echo begun; read x; echo got-$x; sleep 1000"]
     made = await request(node, "POST", "/terminals", {"cmd": command})
     assert '"alive":true' in made
@@ -243,7 +243,7 @@ async def test_restored_after_the_machine_was_deleted_and_the_node_restarted(hos
     """The snapshot outlives machine, disk and node, with ids and address held for it."""
     async with opened_node(host) as node:
         await node.fleet.create(SPEC)
-        first = await node.fleet.start(SPEC)
+        first = await node.power.start(SPEC)
         await shell(
             host,
             MACHINE,
@@ -261,10 +261,10 @@ async def test_restored_after_the_machine_was_deleted_and_the_node_restarted(hos
         assert restored.address == first.address
         found = await shell(fresh, MACHINE, "cat /root/file; kill -0 $(cat /root/pid) && echo runs")
         assert found.output == "kept\nruns"
-        ended = await node.fleet.stop(MACHINE, 5)
+        ended = await node.power.stop(MACHINE, 5)
         assert ended.exit is not None
         assert ended.exit.code == 0
-        started = await node.fleet.start(SPEC)
+        started = await node.power.start(SPEC)
         assert started.snapshot is not None
         await node.fleet.delete(MACHINE)
         with pytest.raises(NotFound):
@@ -294,7 +294,7 @@ async def test_a_failing_criu_leaves_everything_as_it_was(node: Node, tmp_path: 
         assert node.captures.get(MACHINE) == last
         assert len(list((node.host.snapshots.directory / MACHINE).iterdir())) == 2
         assert node.fleet.status(MACHINE).state is MachineState.STOPPED
-    started = await node.fleet.start(SPEC)
+    started = await node.power.start(SPEC)
     assert started.state is MachineState.RUNNING
     assert (await shell(node.host, MACHINE, "cat /root/log")).output == "on\non", "disk rolled back"
 
@@ -304,7 +304,7 @@ async def test_a_full_host_leaves_everything_as_it_was(
 ) -> None:
     """Without room nothing is begun, and a copy that does not fit leaves nothing."""
     await node.fleet.create(SPEC)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     with monkeypatch.context() as patched:
         patched.setattr("bastide.node.disks.RESERVE_BYTES", 2**60)
         with pytest.raises(NoSpace, match="MiB are free"):
@@ -327,7 +327,7 @@ def _no_room(source: Path, target: Path) -> bool:
 async def test_host_ids_of_others_are_never_taken(node: Node) -> None:
     """A machine whose host ids changed is not given a memory that holds the old ones."""
     await node.fleet.create(SPEC)
-    await node.fleet.start(SPEC)
+    await node.power.start(SPEC)
     await node.captures.take(MACHINE, SnapshotAfter.STOP)
     entry = node.fleet.entry(MACHINE)
     first = entry.record.first_id
@@ -343,7 +343,7 @@ async def test_a_node_that_dies_in_a_snapshot_leaves_the_machine(host: Host) -> 
     first = Node(host)
     await first.open()
     await first.fleet.create(SPEC)
-    await first.fleet.start(SPEC)
+    await first.power.start(SPEC)
     half = host.snapshots.directory / MACHINE / "half" / "memory"
     half.mkdir(parents=True)
     disk = host.machines_dir / MACHINE / "disk"
@@ -363,7 +363,7 @@ async def test_without_criu_it_is_refused_with_the_reason(host: Host) -> None:
         assert not able.snapshot
         assert "bastide prepare" in str(able.snapshot_unavailable_reason)
         await node.fleet.create(SPEC)
-        await node.fleet.start(SPEC)
+        await node.power.start(SPEC)
         with pytest.raises(Unsupported, match="bastide prepare"):
             await node.captures.take(MACHINE, None)
         assert node.fleet.status(MACHINE).state is MachineState.RUNNING

@@ -38,7 +38,7 @@ async def test_a_full_host_is_told_wherever_it_is_met(number: int, status: int, 
         raise OSError(number, "as the kernel says it")
 
     app = create_app(cast("Node", None))
-    app.state.node = SimpleNamespace(fleet=SimpleNamespace(pause=full))
+    app.state.node = SimpleNamespace(power=SimpleNamespace(pause=full))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://node"
     ) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 from bastide.domain.machine import MachineSpec, MachineState, RuntimeAccess, SshAccess
 from bastide.node.errors import Conflict, NotFound
@@ -29,6 +30,12 @@ class Entry:
         if self.machine.boot_record is not None:
             return MachineState.PAUSED if self.machine.paused else MachineState.RUNNING
         return MachineState.FAILED if self.record.error else MachineState.STOPPED
+
+    def interrupt(self) -> None:
+        """End the process that a longer operation may be waiting for."""
+        process = self.machine.process
+        if process is not None and self.lock.locked():
+            process.send(signal.SIGKILL)
 
     def check_there(self) -> None:
         """Refuse to work on a machine that was deleted while one waited for its turn.

@@ -1,10 +1,8 @@
-"""The machines of this node: what may be asked of them, one operation at a time each."""
+"""The machines of this node: which there are, what is kept of each, and how each ended."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -16,17 +14,15 @@ from bastide.domain.machine import (
     MachineState,
     MachineStats,
     MachineStatus,
-    Resources,
 )
 from bastide.domain.network import BlockedLog, NetworkPolicy
-from bastide.node.errors import Conflict, Invalid, NodeError, NotFound
+from bastide.node.errors import Conflict, Invalid, NotFound
 from bastide.node.events import Events
 from bastide.node.machines.boot import MOST_DOCUMENT, boot_document
 from bastide.node.machines.container import Container
 from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
-from bastide.node.machines.machine import Machine
 from bastide.node.machines.tiers import Tiers
 from bastide.node.process import Ended, Process
 from bastide.node.store import MachineRecord, Origin, Store
@@ -35,11 +31,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Fleet:
-    """All machines of this node.
+    """All machines of this node; `Power` starts and ends them, `Captures` knows their snapshots.
 
     Every operation is idempotent by id and undoes its own work when it fails. Operations on one
-    machine take turns; `kill` and `delete` first end what a longer one is waiting for. Nothing
-    here is needed for a machine to go on: another node process can take up where this one ends.
+    machine take turns; a deletion first ends what a longer one is waiting for. Nothing here is
+    needed for a machine to go on: another node process can take up where this one ends.
     """
 
     def __init__(self, host: Host, tiers: Tiers, events: Events) -> None:
@@ -195,62 +191,6 @@ class Fleet:
         await asyncio.to_thread(self._host.network.reserve, machine)
         await asyncio.to_thread(self._host.disks.create, machine, size)
 
-    async def start(self, spec: MachineSpec) -> MachineStatus:
-        """Boot and return when the agent is ready; one that runs is left as it is.
-
-        Raises:
-            NotFound: it was never created.
-            Conflict: it was made from another image.
-            BootFailed, NotReady, NoSpace, ImageUnavailable: it does not come up.
-        """
-        self.check(spec)
-        entry = self.entry(spec.id)
-        async with entry.lock:
-            entry.check_there()
-            entry.check_image(spec)
-            if entry.machine.boot_record is not None:
-                return self.status(spec.id)
-            async with self.boots:
-                await self._boot(entry, spec)
-        return self.status(spec.id)
-
-    async def _boot(self, entry: Entry, spec: MachineSpec) -> None:
-        entry.passing = MachineState.STARTING
-        try:
-            await self.take_back(entry)
-            await self.note(entry, spec=without_secrets(spec), exit=None, error=None, booted=True)
-            await self.provide(entry.record)
-            await self._move(entry, self._tiers.choose(spec.driver))
-            ids = IdRange(entry.record.first_id)
-            digest = entry.record.digest
-            furnished = await asyncio.to_thread(self._host.images.furnish, spec, digest)
-            boot = await entry.machine.boot(furnished, digest, ids)
-        except Exception as error:
-            entry.passing = None
-            text = error.message if isinstance(error, NodeError) else repr(error)
-            await self.note(entry, error=text, booted=False)
-            self._events.emit(spec.id, "failed", entry.state)
-            raise
-        finally:
-            entry.passing = None
-        _log.info("machine.ready", workspace=spec.id, **boot.timings)
-        self.watch(entry)
-        self._events.emit(spec.id, "started", entry.state)
-
-    async def _move(self, entry: Entry, tier: str) -> None:
-        """Make a machine that does not run one of another tier; its disk goes with it.
-
-        Raises:
-            BootFailed: the disk is damaged.
-        """
-        if entry.record.tier == tier:
-            return
-        machine = entry.record.spec.id
-        await entry.machine.clean()
-        if tier == Container.tier:
-            await asyncio.to_thread(self._host.disks.mend, machine)
-        await self.become(entry, Origin(digest=entry.record.digest, tier=tier))
-
     async def become(self, entry: Entry, origin: Origin) -> None:
         """Let a clean machine be one with a disk of `origin` from now on."""
         if entry.record.tier != origin.tier:
@@ -276,72 +216,6 @@ class Fleet:
         if entry.record.former is not None:
             await self.settle(entry, good=False)
 
-    async def stop(self, machine: str, grace: float) -> MachineStatus:
-        """End it: asked, then after `grace` seconds made to. The disk stays."""
-        return await self._end(machine, lambda found: found.stop(grace))
-
-    async def kill(self, machine: str) -> MachineStatus:
-        """End it at once, also while it starts or stops. The disk stays."""
-        self._interrupt(self.entry(machine))
-        return await self._end(machine, lambda found: found.kill())
-
-    async def _end(self, machine: str, end: Callable[[Machine], Awaitable[None]]) -> MachineStatus:
-        entry = self.entry(machine)
-        async with entry.lock:
-            entry.check_there()
-            process = entry.machine.process
-            if process is not None:
-                entry.passing = MachineState.STOPPING
-                try:
-                    await end(entry.machine)
-                    await self.finish(entry, await process.wait(), requested=True)
-                finally:
-                    entry.passing = None
-                self._events.emit(machine, "stopped", entry.state, entry.record.exit)
-            elif entry.record.error is not None:
-                await self.note(entry, error=None)  # a failed one that is stopped is stopped
-        return self.status(machine)
-
-    async def pause(self, machine: str) -> MachineStatus:
-        """Freeze it, memory kept. Raises Conflict when it does not run."""
-        entry = self.entry(machine)
-        async with entry.lock:
-            entry.check_runs()
-            if not entry.machine.paused:
-                await entry.machine.pause()
-                self._events.emit(machine, "paused", entry.state)
-        return self.status(machine)
-
-    async def resume(self, machine: str) -> MachineStatus:
-        """Let it go on. Raises Conflict when it does not run."""
-        entry = self.entry(machine)
-        async with entry.lock:
-            entry.check_runs()
-            if entry.machine.paused:
-                await entry.machine.resume()
-                self._events.emit(machine, "resumed", entry.state)
-        return self.status(machine)
-
-    async def resize(self, machine: str, resources: Resources) -> MachineStatus:
-        """Other limits for a running machine, hot; the disk's size counts from its next boot.
-
-        Raises:
-            NotFound, Conflict: there is none, it does not run, or is paused.
-            MemoryInUse: it uses more memory than that.
-        """
-        entry = self.entry(machine)
-        async with entry.lock:
-            entry.check_runs()
-            if entry.machine.paused:
-                raise Conflict(f"{machine} is paused: resume it first")
-            await entry.machine.resize(resources)
-            disk = {"disk_mb": entry.record.spec.resources.disk_mb}
-            spec = entry.record.spec.model_copy(
-                update={"resources": resources.model_copy(update=disk)}
-            )
-            await self.note(entry, spec=spec)
-        return self.status(machine)
-
     async def delete(self, machine: str, *, keep_snapshot: bool = False) -> None:
         """Remove machine, disk, address and rules, in any state; unknown is fine.
 
@@ -353,7 +227,7 @@ class Fleet:
                 await asyncio.to_thread(self._host.snapshots.remove, machine)
                 await asyncio.to_thread(self._host.network.release, machine)
             return
-        self._interrupt(entry)
+        entry.interrupt()
         async with entry.lock:
             if entry.gone:
                 return
@@ -474,12 +348,6 @@ class Fleet:
         )
         await self.note(entry, exit=outcome, booted=False)
         await entry.machine.clean()
-
-    def _interrupt(self, entry: Entry) -> None:
-        """End the process a longer operation may be waiting for."""
-        process = entry.machine.process
-        if process is not None and entry.lock.locked():
-            process.send(signal.SIGKILL)
 
     async def note(self, entry: Entry, **changes: object) -> None:
         """Change the record of a machine, on the disk before this returns."""
