@@ -19,8 +19,8 @@ from bastide.engine.agent import Agent, HttpAgent
 from bastide.engine.contract import Engine
 from bastide.engine.local import LocalEngine
 from bastide.gateway.keys import gateway_key, password_key
-from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.runner import Runner
+from bastide.pipelines.tools import Tools
 from bastide.services.accounts import AccountService
 from bastide.services.allowance import Allowance
 from bastide.services.archive_files import ArchiveFiles

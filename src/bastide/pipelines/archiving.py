@@ -21,8 +21,10 @@ from bastide.domain.machine import ControlAddress, MachineState
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.pipelines.boot import boot_resting, reason, seen
+from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner
-from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
+from bastide.pipelines.pipeline import Pipeline
+from bastide.pipelines.tools import Tools
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.backups import Backups, Progress
 from bastide.services.machines import observed, resting_spec_of

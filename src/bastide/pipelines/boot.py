@@ -9,7 +9,8 @@ from bastide.domain.machine import ControlAddress, MachineSpec, MachineStatus
 from bastide.domain.operation import Phase
 from bastide.domain.reference import looks_like_one
 from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
-from bastide.pipelines.pipeline import Job, Tools
+from bastide.pipelines.job import Job
+from bastide.pipelines.tools import Tools
 from bastide.services.machines import image_auth_of, observed, spec_of, unobserved
 
 NO_IMAGE = "image_unavailable"

@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.tools import Tools
 from bastide.store.operations import Operations
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable
-from bastide.pipelines.pipeline import Done, Job, Pipeline
+from bastide.pipelines.job import Done, Job
+from bastide.pipelines.pipeline import Pipeline
 
 
 class Deletion(Pipeline):

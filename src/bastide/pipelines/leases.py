@@ -15,7 +15,7 @@ from bastide.domain.lease import TtlAction
 from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import UP, MachineState
 from bastide.domain.operation import OperationKind
-from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.tools import Tools
 from bastide.services.queue import WANTED
 from bastide.services.views import WorkspaceView, view_of
 from bastide.store.database import Duplicate

@@ -20,8 +20,8 @@ from bastide.domain.lifecycle import WANTED_UP
 from bastide.domain.machine import ENDED, MachineState, MachineStatus
 from bastide.engine.contract import EngineError
 from bastide.pipelines.aftermath import is_exit
-from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.restarts import react
+from bastide.pipelines.tools import Tools
 from bastide.services.bell import heard
 from bastide.services.machines import observed, unobserved
 from bastide.services.views import WorkspaceView, view_of, views_of

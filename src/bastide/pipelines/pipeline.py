@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import structlog
@@ -21,17 +19,14 @@ from bastide.domain.instant import now
 from bastide.domain.lifecycle import WANTED_UP
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState, Phase
-from bastide.engine.contract import Engine, EngineError, EngineUnavailable, UnknownMachine
+from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
 from bastide.pipelines.aftermath import follow
+from bastide.pipelines.job import Done, Job, Later
 from bastide.pipelines.owner import Owner
+from bastide.pipelines.tools import Tools
 from bastide.services.bell import heard
-from bastide.services.gateway import Gateway
-from bastide.services.links import Links
 from bastide.services.machines import access_of, desired_of
-from bastide.services.queue import Ended, Queue
-from bastide.services.reach import Reach
-from bastide.store.clock import Time, database_time
-from bastide.store.database import Database
+from bastide.services.queue import Ended
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
@@ -46,81 +41,6 @@ MOST_CRASHES = 5
 _PASSING = frozenset({OperationKind.PAUSE, OperationKind.RESUME})
 """Whose outcome is gone with the host's power anyway: the machine is, and is started anew."""
 _CRASHED = ("server_error", "the operation failed inside the server")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What pipelines work with.
-
-    `pids`: processes of one workspace. Seconds: `grace` of a stop, `patience` with an engine that
-    cannot be reached, `lock` until a silent pass counts as dead, `beat` between signs of life,
-    `poll` between looks for rows that nobody rings for, `settle` a phase must last to be written.
-    `time` is the clock of leases.
-    """
-
-    database: Database
-    queue: Queue
-    engine: Engine
-    reach: Reach
-    gateway: Gateway
-    pids: int = 1024
-    grace: float = 10.0
-    patience: float = 120.0
-    lock: float = 20.0
-    beat: float = 5.0
-    poll: float = 1.0
-    settle: float = 0.05
-    time: Time = database_time
-
-    @property
-    def links(self) -> Links:
-        """Private links, kept in force by the same means."""
-        return Links(self.database, self.reach)
-
-
-@dataclass(frozen=True)
-class Done:
-    """The end of an operation: columns for the workspace, or None when its row goes away.
-
-    `params` are kept with the operation in the place of those it began with; `then` writes what
-    else must hold with it, in the same transaction.
-    """
-
-    message: str
-    workspace: Mapping[str, Any] | None = None
-    error: Mapping[str, str] | None = None
-    params: Mapping[str, Any] | None = None
-    then: Callable[[AsyncSession], Awaitable[object]] | None = None
-
-
-@dataclass(frozen=True)
-class Later:
-    """No end yet: the engine could not be reached; try again in `delay` seconds."""
-
-    message: str
-    delay: float
-
-
-@dataclass
-class Job:
-    """An operation in work, with the row as it was when the work began."""
-
-    operation: Operation
-    row: Workspace
-    lock: str
-    phase: tuple[Phase, str] | None = None
-    shown: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def show(self, phase: Phase, message: str) -> None:
-        """Tell people what is going on; written in the background, and only if it lasts."""
-        self.phase = (phase, message)
-        self.shown.set()
-
-    @property
-    def automatic(self) -> bool:
-        """Whether Bastide itself began it."""
-        return "cause" in self.operation.params
 
 
 class Pipeline(ABC):

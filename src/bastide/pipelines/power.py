@@ -12,7 +12,8 @@ from bastide.domain.restart import RestartPolicy, Restarts
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
 from bastide.pipelines.aftermath import OURS, policy_of
 from bastide.pipelines.boot import boot, reason, seen
-from bastide.pipelines.pipeline import Done, Job, Pipeline
+from bastide.pipelines.job import Done, Job
+from bastide.pipelines.pipeline import Pipeline
 from bastide.services.machines import desired_of, observed, unobserved
 
 

@@ -9,8 +9,10 @@ from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, UnknownMachine
 from bastide.pipelines.archiving import archive_in
 from bastide.pipelines.boot import boot_resting, make, make_and_boot, reason
+from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner
-from bastide.pipelines.pipeline import Done, Job, Pipeline, Tools
+from bastide.pipelines.pipeline import Pipeline
+from bastide.pipelines.tools import Tools
 from bastide.services.backups import Backups, Progress
 from bastide.services.machines import observed, resting_spec_of, spec_of, unobserved
 

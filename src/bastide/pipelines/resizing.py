@@ -9,7 +9,8 @@ from bastide.domain.machine import MEMORY_IN_USE, UP, MachineState, MachineStatu
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine, Unsupported
 from bastide.pipelines.boot import boot, reason, seen
-from bastide.pipelines.pipeline import Done, Job, Pipeline
+from bastide.pipelines.job import Done, Job
+from bastide.pipelines.pipeline import Pipeline
 from bastide.services.machines import observed, resources_of
 
 

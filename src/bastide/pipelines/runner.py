@@ -11,12 +11,12 @@ from bastide.pipelines.deletion import Deletion
 from bastide.pipelines.leases import Leases
 from bastide.pipelines.observation import Observation
 from bastide.pipelines.owner import Owner, free_locks
-from bastide.pipelines.pipeline import Tools
 from bastide.pipelines.power import Power
 from bastide.pipelines.provisioning import Provisioning
 from bastide.pipelines.resizing import Resizing
 from bastide.pipelines.snapshots import Snapshots
 from bastide.pipelines.sweep import Sweep
+from bastide.pipelines.tools import Tools
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.backups import Backups
 

@@ -9,7 +9,8 @@ from bastide.domain.machine import MachineState, MachineStatus, SnapshotAfter
 from bastide.domain.operation import OperationKind, Phase
 from bastide.engine.contract import EngineError, EngineUnavailable, UnknownMachine
 from bastide.pipelines.boot import reason, seen
-from bastide.pipelines.pipeline import Done, Job, Pipeline
+from bastide.pipelines.job import Done, Job
+from bastide.pipelines.pipeline import Pipeline
 from bastide.services.machines import desired_of, observed, spec_of
 from bastide.services.snapshots import unchanged
 

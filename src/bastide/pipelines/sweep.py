@@ -14,7 +14,7 @@ from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import UP, MachineState
 from bastide.domain.operation import OperationKind
 from bastide.engine.contract import EngineError
-from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.tools import Tools
 from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView, view_of, views_of
 from bastide.store.database import Duplicate

@@ -13,11 +13,12 @@ from tests.api.workspaces.cloud import Cloud, World, eventually
 from bastide.domain.instant import now
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind
+from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner, free_locks
-from bastide.pipelines.pipeline import Done, Job, Tools
 from bastide.pipelines.provisioning import Provisioning
 from bastide.pipelines.runner import Runner
 from bastide.pipelines.sweep import Sweep
+from bastide.pipelines.tools import Tools
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.backups import Backups
 from bastide.services.views import view_of

@@ -13,7 +13,7 @@ from tests.api.workspaces.cloud import Cloud, World, eventually
 from bastide.domain.instant import now
 from bastide.domain.machine import MachineExit, MachineState
 from bastide.pipelines.leases import Leases
-from bastide.pipelines.pipeline import Tools
+from bastide.pipelines.tools import Tools
 from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 

@@ -11,7 +11,7 @@ from bastide.domain.lifecycle import DesiredState
 from bastide.edge.maps import GatewayEntryError, GatewayState
 from bastide.engine.contract import EngineError
 from bastide.pipelines import pipeline
-from bastide.pipelines.pipeline import Done, Job
+from bastide.pipelines.job import Done, Job
 from bastide.pipelines.power import Power
 from bastide.services import queue
 from bastide.services.views import view_of
