@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from bastide.domain.errors import Conflict, ValidationFailed
+from bastide.domain.lifecycle import DesiredState
 from bastide.domain.machine import UP, MachineStatus
-from bastide.domain.operation import OperationKind
+from bastide.domain.operation import OperationKind, OperationState
 from bastide.domain.resources import ChangeResources
+from bastide.domain.workspace import judge
 from bastide.engine.contract import Engine, EngineError, UnknownMachine
 from bastide.services.allowance import Allowance, Sizes
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
 from bastide.services.failures import engine_failures
 from bastide.services.machines import MIB
-from bastide.services.queue import Queue
+from bastide.services.queue import WANTED, Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database, Duplicate
@@ -81,7 +83,9 @@ class ResourceService:
                 if sizes.disk_mb < row.disk_mb:
                     raise Conflict("The disk was made larger meanwhile; look at it and try again.")
                 operation = None
-                if body.apply and machine is not None:
+                if body.apply and _runs_or_will(view):
+                    if machine is None:
+                        raise _going_up(view)
                     params = {
                         "relaunch": _disk_of(machine) < sizes.disk_mb,
                         "before": _columns(before, disk=False),
@@ -137,6 +141,27 @@ class ResourceService:
             "more, or make a new workspace.",
             details={"current": row.disk_mb},
         )
+
+
+def _runs_or_will(view: WorkspaceView) -> bool:
+    """Whether it is up, or its sizes have been read for a boot that is going on."""
+    if view.row.observed_state in UP:
+        return True
+    doing = view.doing
+    if doing is None or doing.state is not OperationState.RUNNING:
+        return False
+    return WANTED.get(doing.kind) is DesiredState.RUNNING
+
+
+def _going_up(view: WorkspaceView) -> Conflict:
+    """What is told who would have sizes applied amid a boot."""
+    verdict = judge(OperationKind.RESIZE, view.condition)
+    reason = verdict.reason or "the machine just ended"
+    return Conflict(
+        f"The sizes cannot be applied now: {reason}. With apply: false they are saved for the "
+        "next start.",
+        state=view.condition.status.value,
+    )
 
 
 def _disk_of(machine: MachineStatus) -> int:

@@ -161,6 +161,36 @@ async def test_a_paused_one_is_not_resized_hot(cloud: Cloud) -> None:
     assert (await cloud.call("PUT", path, {"cpus": 2}))["updated"] == {"cpus": 2}
 
 
+@pytest.mark.parametrize("call", ["restart", "start", "create"])
+async def test_a_boot_with_older_sizes_is_not_passed_over(cloud: Cloud, call: str) -> None:
+    """While it comes up `apply` is 409: that boot has read its sizes. Saving them works."""
+    cloud.engine.hold["start"] = held = asyncio.Event()
+    if call == "create":
+        found = await cloud.call("POST", "/workspace", {"image": "debian-12"}, status=201)
+        found = found["workspace"]
+    else:
+        held.set()
+        found = await cloud.create()
+        if call == "start":
+            await cloud.call("POST", f"/workspace/{found['id']}/stop")
+        held.clear()
+    path = f"/workspace/{found['id']}"
+    before = cloud.engine.calls.count(("start", found["id"]))
+    work = None if call == "create" else asyncio.create_task(cloud.call("POST", f"{path}/{call}"))
+    await eventually(lambda: cloud.engine.calls.count(("start", found["id"])) > before)
+    body = {"memory_mb": 1024, "apply": True}
+    refused = await cloud.call("PATCH", f"{path}/resources", body, status=409)
+    assert "apply: false" in refused["message"]
+    assert refused["details"]["state"]
+    assert (await cloud.call("GET", f"{path}/resources"))["resources"]["memory_mb"] == 512
+    saved = await cloud.call("PATCH", f"{path}/resources", {"memory_mb": 1024})
+    assert saved["updated"] == {"memory_mb": 1024}
+    cloud.engine.release("start")
+    if work is not None:
+        await work
+    await cloud.until(found["id"], lambda each: each["ready"])
+
+
 async def test_two_resizes_do_not_mix(cloud: Cloud) -> None:
     """While one is going on another is refused, not joined."""
     found = await cloud.create()
