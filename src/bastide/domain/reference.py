@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DOCKER_HUB = "docker.io"
@@ -75,6 +76,15 @@ def looks_like_one(text: str) -> bool:
     A bare word is an id of the catalogue: a slip there is told at once, and not fetched.
     """
     return any(mark in text for mark in "/:@")
+
+
+def unknown_image(text: str, known: Iterable[str]) -> str:
+    """The sentence for a bare word that is no id of the catalogue, whose ids are `known`."""
+    listed = ", ".join(sorted(known)) or "none yet"
+    return (
+        f"There is no image {text!r} here. The images are: {listed}. One of a registry is named "
+        f"with its tag, such as {text}:latest."
+    )
 
 
 def _registry(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from bastide.domain.errors import FeatureUnavailable, ValidationFailed
 from bastide.domain.lease import TtlAction
 from bastide.domain.machine import Capabilities, Driver, ImageInfo, ImageOrigin
-from bastide.domain.reference import Reference, looks_like_one
+from bastide.domain.reference import Reference, looks_like_one, unknown_image
 from bastide.engine.contract import Engine, EngineUnavailable
 from bastide.services.failures import engine_failures
 from bastide.settings import Images
@@ -126,12 +126,7 @@ class Catalogue:
         if found is None and looks_like_one(name):
             return self._in_registry(name)
         if found is None:
-            known = ", ".join(sorted(image.id for image in images)) or "none yet"
-            raise ValidationFailed(
-                "image",
-                f"There is no image {name!r} here. The images are: {known}. One of a registry is "
-                f"named with its tag, such as {name}:latest.",
-            )
+            raise ValidationFailed("image", unknown_image(name, (image.id for image in images)))
         if not found.ready and not found.buildable:
             raise ValidationFailed(
                 "image",

@@ -8,13 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bastide.domain.machine import RegistryAuth
-from bastide.node.errors import ImageDenied, ImageRefused
+from bastide.domain.machine import ImageRequest, RegistryAuth
+from bastide.node.errors import ImageDenied, ImageRefused, Invalid
+from bastide.node.images import Images as Shelf
 from bastide.node.images.documents import Configuration, Index, Manifest, architecture, read
 from bastide.node.images.logins import Logins
 from bastide.node.images.passage import Passage, _public
 from bastide.node.images.registry import Registry
-from bastide.settings import Images
+from bastide.node.images.workshop import Workshop
+from bastide.settings import Images, Settings
 
 
 @pytest.mark.parametrize(
@@ -116,3 +118,18 @@ def test_logins_are_kept_closed(tmp_path: Path) -> None:
     assert Logins(tmp_path / "registries.json").get("a.example") == auth
     logins.forget("a.example")
     assert logins.get("a.example") is None
+
+
+async def test_a_slip_in_an_id_is_told_and_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare word is an id of the catalogue: no registry is asked, and the ids are named."""
+
+    def asked(*_: object) -> None:
+        pytest.fail("a registry was asked")
+
+    monkeypatch.setattr("bastide.node.images.workshop.Registry", asked)
+    workshop = Workshop(Settings(state_dir=tmp_path), Shelf(tmp_path))
+    with pytest.raises(Invalid, match=r"no image 'bogus' here.*debian-12.*bogus:latest"):
+        async for _ in workshop.have(ImageRequest(reference="bogus")):
+            pass

@@ -19,7 +19,7 @@ from bastide.domain.image import (
     words_of,
 )
 from bastide.domain.machine import ImageInfo, ImageOrigin, MachineSpec
-from bastide.domain.reference import DOCKER_HUB, Reference, looks_like_one
+from bastide.domain.reference import DOCKER_HUB, Reference, looks_like_one, unknown_image
 from bastide.node import kernel, loop
 from bastide.node.errors import ImageUnavailable, Invalid
 from bastide.node.images.packing import read_manifest, write_manifest
@@ -93,8 +93,7 @@ class Images:
         else:
             manifest = self._pulled(reference, manifests)
             if manifest is None:
-                names = ", ".join(one.id for one in self._known(manifests))
-                raise Invalid(f"there is no image {reference!r}: known are {names}", field="image")
+                raise self.unknown(reference, manifests)
         with self._mounting:
             if manifest.digest in self._going:
                 raise ImageUnavailable(f"the image {reference} is just being removed")
@@ -114,6 +113,11 @@ class Images:
         if found is None:
             raise ImageUnavailable(f"the image {name} is not on this host: bastide image pull it")
         return found
+
+    def unknown(self, text: str, manifests: Collection[ImageManifest] | None = None) -> Invalid:
+        """The refusal of a bare word that the catalogue does not have."""
+        known = self._known(self.manifests() if manifests is None else manifests)
+        return Invalid(unknown_image(text, (one.id for one in known)), field="image")
 
     def name(self, text: str) -> str:
         """A reference in full. Raises Invalid."""

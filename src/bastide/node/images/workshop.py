@@ -12,7 +12,7 @@ import structlog
 
 from bastide.domain.image import ImageRecipe, ImageWords
 from bastide.domain.machine import ImageInfo, ImageOrigin, ImageRequest, RegistryAuth
-from bastide.domain.reference import Reference
+from bastide.domain.reference import Reference, looks_like_one
 from bastide.node.errors import ImageRefused, ImageUnavailable, NoSpace, RegistryUnavailable
 from bastide.node.images import jobs
 from bastide.node.images.assembly import Job
@@ -62,6 +62,8 @@ class Workshop:
         """
         words = self.images.catalogued(wanted.reference)
         if words is None:
+            if not looks_like_one(wanted.reference):
+                raise self.images.unknown(wanted.reference)
             async for line in self._pull(wanted):
                 yield line
             return
