@@ -104,6 +104,20 @@ async def test_ranges_of_a_download(cloud: Cloud) -> None:
     assert beyond.headers["content-range"] == f"bytes */{len(whole)}"
 
 
+async def test_the_head_of_a_download(cloud: Cloud) -> None:
+    """Size and ETag of the whole file without the file, whatever range is named."""
+    found = await cloud.create()
+    made = await archive(cloud, found["id"])
+    url = f"/workspace/{found['id']}/archives/1/download"
+    for headers in ({}, {"Range": "bytes=3-9"}, {"Range": f"bytes={made['size_bytes']}-"}):
+        answer = await cloud.http.head(url, headers=headers)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == str(made["size_bytes"])
+        assert answer.headers["etag"] == f'"{made["sha256"]}"'
+        assert answer.headers["content-type"] == "application/zstd"
+    assert (await cloud.http.head(url.replace("/1/", "/9/"))).status_code == 404
+
+
 async def test_versions_paths_and_excludes(cloud: Cloud) -> None:
     """A version is the next number, a chosen number, or a word; one is not given twice."""
     found = await cloud.create()

@@ -18,6 +18,7 @@ from bastide.store.tables import Archive
 
 router = APIRouter(tags=["Snapshots & Archives"])
 _PATH = "/workspace/{id}/archives"
+_MEDIA_TYPE = "application/zstd"
 
 
 @router.post(_PATH, status_code=201, summary="Create an archive")
@@ -52,6 +53,7 @@ async def get_archive(
     return success(**shown, archive=shown)
 
 
+@router.head(f"{_PATH}/{{version}}/download", include_in_schema=False)
 @router.get(f"{_PATH}/{{version}}/download", summary="Download an archive")
 async def download_archive(
     id: str,  # noqa: A002 - the wire's name
@@ -60,11 +62,15 @@ async def download_archive(
     caller: CallerOf,
     services: ServicesOf,
 ) -> Response:
-    """The file as it is stored (tar, compressed with zstd); `Range` is understood."""
+    """The file as it is stored (tar, compressed with zstd); `Range` is understood.
+
+    HEAD tells of the whole file, as RFC 9110 wants it, and reads none of it.
+    """
+    alone = request.method == "HEAD"
     view, size, depot = await services.archives.open(caller, id, version)
     etag = f'"{view.row.sha256}"'
     condition = request.headers.get("If-Range")
-    header = request.headers.get("Range") if condition in {None, etag} else None
+    header = None if alone or condition not in {None, etag} else request.headers.get("Range")
     wanted = wanted_range(header, size)
     start, end = wanted or (0, size)
     headers = {
@@ -76,10 +82,12 @@ async def download_archive(
     }
     if wanted is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    if alone:
+        return Response(headers=headers, media_type=_MEDIA_TYPE)
     return StreamingResponse(
         depot.read(view.row.file, start, end),
         status_code=200 if wanted is None else 206,
-        media_type="application/zstd",
+        media_type=_MEDIA_TYPE,
         headers=headers,
     )
 
