@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bastide.cli.fault import goes_on
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def create(
     from bastide.cli.progress import progress
 
     told: list[str] = []
-    with cloud() as client, progress(json=json or not wait) as tell:
+    left = goes_on(f"bastide archive list {workspace}")
+    with cloud() as client, progress(json=json or not wait, left=left) as tell:
 
         def changed(now: Archive) -> None:
             if now.message and now.message not in told[-1:]:
@@ -137,7 +139,8 @@ def download(
     from bastide.cli.fault import Fault
     from bastide.cli.progress import progress
 
-    with cloud() as client, progress() as tell:
+    left = Fault("broken off", "run it again: it goes on where it was", code=130)
+    with cloud() as client, progress(left=left) as tell:
         found = client.workspaces.archives.get(workspace, version)
         # A name of the server's is no path of ours.
         target = output or Path(Path(found.name).name or "archive.tar.zst")
@@ -175,7 +178,8 @@ def restore(
     with cloud() as client:
         target = into or workspace
         ask(f"Overwrite files of {target} below {dest} with version {version}?", yes=yes)
-        with progress("restoring files", json=json):
+        left = goes_on(f"bastide workspace get {target}")
+        with progress("restoring files", json=json, left=left):
             count = client.workspaces.archives.restore(workspace, version, into=into, dest=dest)
     if json:
         show_json({"workspace": target, "files_restored": count})

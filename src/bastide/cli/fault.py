@@ -25,6 +25,13 @@ class Fault(Exception):  # noqa: N818 - it is what is told, not an error of ours
         return lines
 
 
+def goes_on(look: str) -> Fault:
+    """What is told who stops waiting with ^C for work of the server; `look` shows how far it is."""
+    return Fault(
+        "you stopped waiting; the server goes on with it", f"{look} tells the end", code=130
+    )
+
+
 def need_root(doing: str) -> None:
     """Go on only as root.
 

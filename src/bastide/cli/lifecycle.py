@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bastide.cli.fault import goes_on
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def resize(
 
     if cpus is None and memory is None and disk is None:
         raise Fault("no size was given", "add --cpus, --memory or --disk", code=2)
-    with cloud() as client, progress("changing sizes", json=json):
+    left = goes_on(f"bastide workspace get {workspace}")
+    with cloud() as client, progress("changing sizes", json=json, left=left):
         done = client.workspaces.resize(
             workspace, cpus=cpus, memory_mb=memory, disk_size_mb=disk, apply=apply
         )
@@ -168,7 +170,8 @@ def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
     with cloud() as client:
         question = "Destroy the machine and the disk of {} for good?"
         found = ask_about(client, workspace, question, yes=yes)
-        with progress("removing machine and disk", json=json):
+        left = goes_on(f"bastide workspace get {found}")
+        with progress("removing machine and disk", json=json, left=left):
             client.workspaces.destroy(found)
         tell(client, found, "destroyed", json=json)
     if not json:
@@ -184,7 +187,8 @@ def reinstall(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False)
     with cloud() as client:
         question = "Remove every file of {} and begin from its image?"
         found = ask_about(client, workspace, question, yes=yes)
-        with progress("beginning from the image", json=json):
+        left = goes_on(f"bastide workspace get {found}")
+        with progress("beginning from the image", json=json, left=left):
             client.workspaces.reinstall(found)
         tell(client, found, "reinstalled", json=json)
 

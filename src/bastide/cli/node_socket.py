@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _SILENCE = 600.0
 _CHUNK = 1024 * 1024
+_LEFT = Fault(
+    "broken off; it ends on the server, too, unless somebody else waits for it",
+    "run it again: layers that were fetched are kept",
+    code=130,
+)
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def follow(
     content = None if file is None else iter(lambda: file.read(_CHUNK), b"")
     last = ""
     with (
-        progress(json=json) as tell,
+        progress(json=json, left=_LEFT) as tell,
         client.stream("POST", path, json=body, content=content) as response,
     ):
         if response.is_error:

@@ -7,31 +7,43 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from bastide.cli.fault import Fault
+
 Tell = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def progress(what: str | None = None, *, json: bool = False) -> Iterator[Tell]:
+def progress(
+    what: str | None = None, *, json: bool = False, left: Fault | None = None
+) -> Iterator[Tell]:
     """Tell that work goes on; what is yielded tells one more step.
 
     Each step is a line with the seconds since the beginning. On a terminal the seconds count on
     beneath it while nothing is told; for programs (`json`) there is not a word. `what` is the
     first step, and with it the end is told, too.
+
+    Raises:
+        Fault: `left`, after ^C: it says what becomes of the work.
     """
-    if json:
-        yield lambda _: None
-        return
-    began = time.monotonic()
-    with _counting() as line:
+    try:
+        if json:
+            yield lambda _: None
+            return
+        began = time.monotonic()
+        with _counting() as line:
 
-        def tell(step: str) -> None:
-            line(f"    {time.monotonic() - began:5.2f}s  {step}")
+            def tell(step: str) -> None:
+                line(f"    {time.monotonic() - began:5.2f}s  {step}")
 
-        if what is not None:
-            tell(what)
-        yield tell
-        if what is not None:
-            tell("done")
+            if what is not None:
+                tell(what)
+            yield tell
+            if what is not None:
+                tell("done")
+    except KeyboardInterrupt:
+        if left is None:
+            raise
+        raise left from None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bastide.cli.fault import goes_on
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def snapshot(
     from bastide.cli.output import show_json
     from bastide.cli.progress import progress
 
-    with cloud() as client, progress("capturing memory and disk", json=json):
+    left = goes_on(f"bastide workspace info {workspace}")
+    with cloud() as client, progress("capturing memory and disk", json=json, left=left):
         taken = client.workspaces.snapshot(workspace, after=after.value if after else None)
     if json:
         show_json(taken.model_dump(mode="json"))
@@ -54,7 +56,8 @@ def restore(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -
     with cloud() as client:
         question = "Put {} back to its last snapshot, losing what came after?"
         found = ask_about(client, workspace, question, yes=yes)
-        with progress("restoring memory and disk", json=json):
+        left = goes_on(f"bastide workspace get {found}")
+        with progress("restoring memory and disk", json=json, left=left):
             taken = client.workspaces.restore(found)
     if json:
         show_json(taken.model_dump(mode="json"))

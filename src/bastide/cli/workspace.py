@@ -8,6 +8,7 @@ import typer
 
 from bastide.cli import lifecycle, machine, snapshot, ssh
 from bastide.cli.exec import exec_
+from bastide.cli.fault import goes_on
 from bastide.cli.image import read_auth
 from bastide.cli.options import Json, WorkspaceName, Yes
 from bastide.cli.wanted import (
@@ -120,7 +121,8 @@ def create(
             wait=False,
         )
         if wait:
-            with progress(json=json) as tell:
+            left = goes_on(f"bastide workspace get {made.id}")
+            with progress(json=json, left=left) as tell:
                 made = _watch(client, made.id, tell)
         if json:
             show_json(_plain(made))
@@ -260,7 +262,8 @@ def start(
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        with progress("starting", json=json):
+        left = goes_on(f"bastide workspace get {workspace}")
+        with progress("starting", json=json, left=left):
             client.workspaces.start(workspace, force=force)
             client.workspaces.wait_ready(workspace)
         lifecycle.tell(client, workspace, "running", json=json)
@@ -283,7 +286,8 @@ def restart(workspace: WorkspaceName, *, json: Json = False) -> None:
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        with progress("restarting", json=json):
+        left = goes_on(f"bastide workspace get {workspace}")
+        with progress("restarting", json=json, left=left):
             client.workspaces.restart(workspace)
             client.workspaces.wait_ready(workspace)
         lifecycle.tell(client, workspace, "running", json=json)
@@ -296,7 +300,8 @@ def retry(workspace: WorkspaceName, *, json: Json = False) -> None:
     from bastide.cli.progress import progress
 
     with cloud() as client:
-        with progress(json=json) as tell:
+        left = goes_on(f"bastide workspace get {workspace}")
+        with progress(json=json, left=left) as tell:
             client.workspaces.retry(workspace)
             _watch(client, workspace, tell)
         lifecycle.tell(client, workspace, "running", json=json)

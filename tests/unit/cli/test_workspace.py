@@ -178,6 +178,37 @@ def test_info_tells_why_there_is_no_snapshot(server: Server) -> None:
     assert "none; not possible: there is no CRIU" in ws("info", "ws_1").stdout
 
 
+@pytest.mark.parametrize(
+    ("args", "path", "look"),
+    [
+        (("workspace", "create"), "GET /workspace/ws_1", "workspace get ws_1"),
+        (("workspace", "retry", "ws_1"), "POST /workspace/ws_1/provisioning/retry", "get ws_1"),
+        (("workspace", "start", "ws_1"), "POST /workspace/ws_1/start", "get ws_1"),
+        (("workspace", "restart", "ws_1"), "POST /workspace/ws_1/restart", "get ws_1"),
+        (("workspace", "resize", "ws_1", "--cpus", "1"), "PATCH /workspace/ws_1/resources",
+         "workspace get ws_1"),
+        (("workspace", "snapshot", "ws_1"), "POST /workspace/ws_1/snapshot", "info ws_1"),
+        (("archive", "create", "ws_1"), "POST /workspace/ws_1/archives", "archive list ws_1"),
+        (("archive", "restore", "ws_1", "1", "--yes"), "POST /workspace/ws_1/archives/1/restore",
+         "workspace get ws_1"),
+        (("archive", "download", "ws_1", "1"), "GET /workspace/ws_1/archives/1", "run it again"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("json", [False, True])
+def test_who_stops_waiting_is_told_what_goes_on(
+    server: Server, args: tuple[str, ...], path: str, look: str, *, json: bool
+) -> None:
+    """^C ends with 130, says what becomes of the work, and how to see its end."""
+    method, _, where = path.partition(" ")
+    server.on("POST", "/workspace", workspace("queued", ready=False))
+    server.on(method, where, KeyboardInterrupt())
+    more = ["--json"] if json and "download" not in args else []
+    with pytest.raises(Fault) as fault:
+        CliRunner().invoke(app, [*args, *more], catch_exceptions=False)
+    assert fault.value.code == 130
+    assert look in (fault.value.todo or "")
+
+
 @pytest.mark.parametrize("verb", ["snapshot", "restore", "resize"])
 def test_long_calls_tell_that_they_go_on(server: Server, verb: str) -> None:
     """First and last line on standard error for people; for programs nothing."""

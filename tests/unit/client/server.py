@@ -10,7 +10,7 @@ import httpx
 
 from bastide.client import AsyncBastide, Bastide
 
-Answer = httpx.Response | Exception
+Answer = httpx.Response | BaseException
 KEYS = {
     "api_url": "http://api.test/",
     "gateway_url": "http://gateway.test",
@@ -36,7 +36,7 @@ class Server:
         for method, path, answers in self._rules:
             if (request.method, request.url.path) == (method, path):
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
-                if isinstance(answer, Exception):
+                if isinstance(answer, BaseException):
                     raise answer
                 return answer
         return error(404, "not_found")
