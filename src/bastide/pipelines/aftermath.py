@@ -27,10 +27,12 @@ _MAY_END = frozenset(
         OperationKind.PAUSE,
         OperationKind.RESUME,
         OperationKind.RESIZE,
-        OperationKind.RESTORE,
     }
 )
-"""What can fail and leave a machine ended that ran before."""
+"""What can fail and leave a machine ended that ran before.
+
+Not a restore: what was to come back is still there, and so is the disk, to be tried again.
+"""
 OURS = frozenset({"exit", "lost", "failed_start"})
 """Causes of the restarts that Bastide itself begins."""
 

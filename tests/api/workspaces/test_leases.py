@@ -251,29 +251,36 @@ async def end(cloud: Cloud, workspace: str, way: str) -> None:
             engine.can_resize = False
             engine.fail["start"] = 1
             await cloud.call("PUT", f"{path}/resources", {"cpus": 2, "apply": True}, status=503)
-        case "restore":
-            engine.hold[way] = asyncio.Event()
-            engine.fail[way] = 1
-            call = asyncio.create_task(cloud.call("POST", f"{path}/{way}", status=503))
-            await eventually(lambda: (way, workspace) in engine.calls)
-            engine.end(workspace, None)
-            engine.release(way)
-            await call
 
 
-@pytest.mark.parametrize(
-    "way", ["exit", "lost", "stop", "lease", "restart", "reinstall", "resize", "restore"]
-)
+@pytest.mark.parametrize("way", ["exit", "lost", "stop", "lease", "restart", "reinstall", "resize"])
 async def test_removed_on_any_exit(cloud: Cloud, way: str) -> None:
     """`remove_on_exit`: by itself, lost, stopped by its owner or its lease, or by what failed."""
-    cloud.engine.can_snapshot = True
     workspace = await temporary(cloud, remove_on_exit=True, ttl_action="stop")
-    await cloud.call("POST", f"/workspace/{workspace}/snapshot")
     await end(cloud, workspace, way)
     await cloud.gone(workspace)
     assert not cloud.engine.machines
     archived = (await cloud.call("GET", "/workspace/archived"))["workspaces"]
     assert [(found["id"], found["archived_reason"]) for found in archived] == [(workspace, "exit")]
+
+
+async def test_a_restore_that_failed_removes_nothing(cloud: Cloud) -> None:
+    """What was to come back is still there, and the lease goes on: it is tried again."""
+    engine = cloud.engine
+    engine.can_snapshot = True
+    workspace = await temporary(cloud, remove_on_exit=True)
+    path = f"/workspace/{workspace}"
+    await cloud.call("POST", f"{path}/snapshot")
+    engine.hold["restore"] = asyncio.Event()
+    engine.fail["restore"] = 1
+    call = asyncio.create_task(cloud.call("POST", f"{path}/restore", status=503))
+    await eventually(lambda: ("restore", workspace) in engine.calls)
+    engine.end(workspace, None)
+    engine.release("restore")
+    await call
+    assert (await cloud.get(workspace))["status"] == "stopped"
+    assert (await cloud.lifecycle(workspace))["ttl_expires_at"]
+    assert (await cloud.call("POST", f"{path}/restore"))["status"] == "running"
 
 
 async def test_removed_on_an_exit_that_was_not_seen(cloud: Cloud) -> None:

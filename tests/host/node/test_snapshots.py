@@ -37,6 +37,7 @@ TOKEN = "ab" * 32
 POLICY = NetworkPolicy(public_access=True, ingress_ports=(9990, 7000))
 SPEC = spec(network=POLICY, runtime=RuntimeAccess(enabled=True, token=TOKEN))
 MACHINE = SPEC.id
+SIZES = SPEC.resources
 
 PROGRAM = """
 import ctypes, hashlib, os, select, socket, threading, time
@@ -293,10 +294,51 @@ async def test_a_failing_criu_leaves_everything_as_it_was(node: Node, tmp_path: 
         node.host.criu.program = program
         assert node.captures.get(MACHINE) == last
         assert len(list((node.host.snapshots.directory / MACHINE).iterdir())) == 2
-        assert node.fleet.status(MACHINE).state is MachineState.STOPPED
+        told = node.fleet.status(MACHINE)
+        assert told.state is MachineState.STOPPED
+        assert told.exit is not None
+        assert told.exit.requested
+        assert "the restore failed: the memory cannot be restored" in (told.exit.reason or "")
     started = await node.power.start(SPEC)
     assert started.state is MachineState.RUNNING
     assert (await shell(node.host, MACHINE, "cat /root/log")).output == "on\non", "disk rolled back"
+
+
+async def test_what_its_owner_can_mend_is_a_conflict(node: Node) -> None:
+    """A large file that was deleted while open: told with what to do, and all goes on."""
+    node.host.criu.config.write_text("ghost-limit 1048576\n")
+    await node.fleet.create(SPEC)
+    await node.power.start(SPEC)
+    command = {"cmd": ["sh", "-c", "exec 3>gone; rm gone; head -c 4M /dev/zero >&3; sleep 600"]}
+    await request(node, "POST", "/exec/stream", command, until_text="task_id")
+    use = "stat -L -c %s /proc/[0-9]*/fd/3 2>/dev/null | grep -qx 4194304"
+    async with asyncio.timeout(20):
+        while (await shell(node.host, MACHINE, use)).code != 0:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    with pytest.raises(Conflict, match="a large file that was deleted; stop it"):
+        await node.captures.take(MACHINE, None)
+    assert node.fleet.status(MACHINE).state is MachineState.RUNNING
+
+
+async def test_memory_that_does_not_fit_is_told_before_anything_ends(node: Node) -> None:
+    """With less memory than the snapshot holds it is refused, and what runs goes on."""
+    hold = "import time; held = bytearray(b'x') * (160 << 20); time.sleep(600)"
+    large = SPEC.model_copy(update={"resources": SIZES.model_copy(update={"memory_mb": 256})})
+    small = SPEC.model_copy(update={"resources": SIZES.model_copy(update={"memory_mb": 128})})
+    await node.fleet.create(large)
+    await node.power.start(large)
+    command = {"cmd": ["/.bastide/bin/python3.11", "-c", hold]}
+    assert "task_id" in await request(node, "POST", "/exec/stream", command, until_text="task_id")
+    async with asyncio.timeout(20):
+        while (await node.fleet.stats(MACHINE)).memory_bytes < 160 << 20:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.02)
+    await node.captures.take(MACHINE, SnapshotAfter.STOP)
+    boot = (await node.power.start(small)).boot_id
+    with pytest.raises(Conflict, match="give it 256 MiB"):
+        await node.captures.bring_back(small)
+    status = node.fleet.status(MACHINE)
+    assert (status.state, status.boot_id) == (MachineState.RUNNING, boot)
+    assert (await node.captures.bring_back(large)).state is MachineState.RUNNING
 
 
 async def test_a_full_host_leaves_everything_as_it_was(

@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 import structlog
 
 from bastide.domain.machine import (
+    MachineExit,
     MachineSpec,
     MachineState,
     MachineStatus,
     Snapshot,
     SnapshotAfter,
 )
-from bastide.node.errors import Conflict, NoSnapshot, NotFound
+from bastide.node.disks import MIB
+from bastide.node.errors import Conflict, NodeError, NoSnapshot, NotFound
 from bastide.node.events import Events
+from bastide.node.machines.container import Container
 from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
@@ -142,7 +145,8 @@ class Captures:
 
         Raises:
             NoSnapshot: there is none.
-            Conflict: its host ids or its address are somebody else's now.
+            Conflict: its host ids or its address are somebody else's now, or its memory does not
+                fit into what the machine has now; nothing was changed.
             Unsupported, NotReady, ImageUnavailable, NoSpace: it cannot be; nothing was changed.
             BootFailed: it did not come back: the machine is stopped, its disk as before.
         """
@@ -153,6 +157,7 @@ class Captures:
                 f"there is no snapshot of {spec.id}: take one with POST /workspace/:id/snapshot"
             )
         self._tiers.make(record.tier, spec.id).check_captures()
+        _check_memory(spec, record)
         self._host.bundle(record.bundle)
         await asyncio.to_thread(self._host.images.mount, record.digest)
         entry = self._fleet.find(spec.id)
@@ -193,7 +198,7 @@ class Captures:
 
     async def _revive(self, entry: Entry, spec: MachineSpec, record: SnapshotRecord) -> None:
         entry.passing = MachineState.STARTING
-        good = False
+        failure: str | None = "it was broken off"
         try:
             await self._fleet.take_back(entry)
             await self._fleet.note(
@@ -204,14 +209,39 @@ class Captures:
             await entry.machine.clean()
             await self._fleet.become(entry, Origin(digest=record.digest, tier=record.tier))
             boot = await entry.machine.revive(spec, record, IdRange(record.first_id))
-            good = True
+            failure = None
+        except NodeError as error:
+            failure = error.message
+            raise
         finally:
             try:
-                await asyncio.shield(self._fleet.settle(entry, good=good))
-                if not good:
-                    await asyncio.shield(self._fleet.note(entry, booted=False))
+                await asyncio.shield(self._fleet.settle(entry, good=failure is None))
+                if failure is not None:
+                    ended = MachineExit(
+                        at=datetime.now(UTC),
+                        requested=True,
+                        reason=f"the restore failed: {failure}",
+                    )
+                    await asyncio.shield(self._fleet.note(entry, exit=ended, booted=False))
             finally:
                 entry.passing = None
         _log.info("machine.restored", workspace=spec.id, **boot.timings)
         self._fleet.watch(entry)
         self._events.emit(spec.id, "restored", entry.state)
+
+
+def _check_memory(spec: MachineSpec, record: SnapshotRecord) -> None:
+    """See that what was in memory fits into what there is now; a microVM brings its own back.
+
+    With no less than there was then it fits, whatever its files take.
+
+    Raises:
+        Conflict: it does not.
+    """
+    now, then = spec.resources.memory_mb, record.spec.resources.memory_mb
+    held = -(-record.shown.memory_bytes // MIB)
+    if record.tier == Container.tier and now < then and now < held:
+        raise Conflict(
+            f"the snapshot holds {held} MiB of memory and the workspace has {now} MiB now: give "
+            f"it {then} MiB, as it had then, and restore it again"
+        )

@@ -10,7 +10,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from bastide.node.errors import BootFailed, NoSpace, Unsupported
+from bastide.node.errors import BootFailed, Conflict, NoSpace, Unsupported
 from bastide.node.machines.runc import Runc, last_error
 from bastide.node.machines.version import ProgramVersion, words
 
@@ -33,7 +33,7 @@ _COMMON = (
     *("--empty-ns", "network", "--manage-cgroups-mode", "soft"),
 )
 _FULL = "No space left"
-_HINTS = {
+_ADVICE = {
     "fsnotify": "a program watches files in a place where they cannot be found again; stop it",
     "io_uring": "a program uses io_uring, which cannot be captured; stop it",
     "tty": "a program holds a terminal in a way that cannot be captured; close it",
@@ -98,18 +98,20 @@ class Criu:
         """Write the memory of a frozen container to `images`; it stays frozen.
 
         Raises:
+            Conflict: of what runs in it; the text says what to stop.
             BootFailed, NoSpace: it cannot be captured; the container is as before.
         """
         places = ("--image-path", images, "--work-path", work)
         command = ("checkpoint", "--leave-running", *_COMMON, *places, machine)
         if not await self._run(command, work):
-            reason = _reason(work, "dump")
+            reason, advice = _reason(work, "dump")
             if _FULL in reason or _full(images):
                 raise NoSpace(
                     "the host has no room for the memory: delete workspaces or snapshots, or add "
                     "storage"
                 )
-            raise BootFailed(f"the memory cannot be captured: {reason}")
+            text = f"the memory cannot be captured: {reason}"
+            raise Conflict(f"{text} ({advice})") if advice else BootFailed(text)
 
     async def restore(
         self, machine: str, bundle: Path, images: Path, stdin: int, output: int
@@ -127,7 +129,8 @@ class Criu:
         places = ("--image-path", images, "--work-path", bundle, "--bundle", bundle)
         command = ("restore", "--detach", "--pid-file", pid_file, *_COMMON, *places, machine)
         if not await self._run(command, bundle, stdin, output):
-            raise BootFailed(f"the memory cannot be restored: {_reason(bundle, 'restore')}")
+            reason, _ = _reason(bundle, "restore")
+            raise BootFailed(f"the memory cannot be restored: {reason}")
 
     async def _run(
         self,
@@ -162,21 +165,20 @@ def _full(place: Path) -> bool:
         return False
 
 
-def _reason(logs: Path, what: str) -> str:
-    """The last error criu wrote, and what may be done about it; else what runc says."""
+def _reason(logs: Path, what: str) -> tuple[str, str]:
+    """The last error criu wrote, else what runc says; and what its owner may do about it."""
     log = logs / f"{what}.log"
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _MOST_LOG))
             text = file.read().decode(errors="replace")
     except OSError:
-        return last_error(logs / "runc.log")
+        return last_error(logs / "runc.log"), ""
     errors = [
         match.strip()
         for match in re.findall(r"Error \([^)]*\): (.*)", text)
         if "RLIMIT" not in match and "FAILED" not in match and "failed with" not in match
     ]
     if not errors:
-        return last_error(logs / "runc.log")
-    hint = next((f" ({say})" for word, say in _HINTS.items() if word in errors[-1]), "")
-    return f"{errors[-1][:300]}{hint}"
+        return last_error(logs / "runc.log"), ""
+    return errors[-1][:300], next((say for word, say in _ADVICE.items() if word in errors[-1]), "")
