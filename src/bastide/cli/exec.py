@@ -36,13 +36,13 @@ def exec_(
     if command[0] == "--":
         command = command[1:]
     with cloud() as client:
-        code = _run(client.workspaces.runtime(workspace), command, timeout)
+        code = _run(client.workspaces.runtime(workspace), workspace, command, timeout)
     raise typer.Exit(code)
 
 
-def _run(runtime: Runtime, command: list[str], timeout: float | None) -> int:
+def _run(runtime: Runtime, workspace: str, command: list[str], timeout: float | None) -> int:
     from bastide.cli.fault import Fault
-    from bastide.client import Exited, Output, Started
+    from bastide.client import ConnectionBroken, Exited, Output, Started
 
     outputs = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     task: str | None = None
@@ -65,9 +65,13 @@ def _run(runtime: Runtime, command: list[str], timeout: float | None) -> int:
         if task is not None:
             runtime.exec.kill(task)
         raise
+    except ConnectionBroken:
+        if task is None:
+            raise
     raise Fault(
-        "the connection ended before the command did",
-        "the command may still run; bastide status tells whether the edge does",
+        "the connection was cut off while the command ran: its workspace was stopped or "
+        "restarted, or the server was",
+        f"bastide workspace get {workspace} tells its state, bastide status that of the server",
     )
 
 

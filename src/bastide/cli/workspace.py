@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,8 @@ from bastide.cli.wanted import (
 from bastide.domain.lifecycle import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bastide.cli.progress import Tell
     from bastide.client import Bastide, Workspace
 
@@ -122,7 +125,7 @@ def create(
         )
         if wait:
             left = goes_on(f"bastide workspace get {made.id}")
-            with progress(json=json, left=left) as tell:
+            with _shown_all_the_same(json=json), progress(json=json, left=left) as tell:
                 made = _watch(client, made.id, tell)
         if json:
             show_json(_plain(made))
@@ -301,7 +304,7 @@ def retry(workspace: WorkspaceName, *, json: Json = False) -> None:
 
     with cloud() as client:
         left = goes_on(f"bastide workspace get {workspace}")
-        with progress(json=json, left=left) as tell:
+        with _shown_all_the_same(json=json), progress(json=json, left=left) as tell:
             client.workspaces.retry(workspace)
             _watch(client, workspace, tell)
         lifecycle.tell(client, workspace, "running", json=json)
@@ -320,6 +323,20 @@ def delete(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) ->
         show_json({"id": found, "deleted": True})
     else:
         note(f"deleted: {found}")
+
+
+@contextmanager
+def _shown_all_the_same(*, json: bool) -> Iterator[None]:
+    """With --json, what there is of a workspace that could not be made, with its error."""
+    from bastide.cli.output import show_json
+    from bastide.client import ProvisioningFailed
+
+    try:
+        yield
+    except ProvisioningFailed as error:
+        if json and error.workspace is not None:
+            show_json(_plain(error.workspace))
+        raise
 
 
 def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import httpx
 
-from bastide.client._errors import ConnectionFailed, error_of, retry_after
+from bastide.client._errors import ConnectionBroken, ConnectionFailed, error_of, retry_after
+from bastide.client._values import check
 
 T = TypeVar("T")
 USUAL_TIMEOUT = 30.0
@@ -36,7 +37,13 @@ class Call(Generic[T]):
     timeout: float | None = USUAL_TIMEOUT
 
     def request(self, http: httpx.Client | httpx.AsyncClient, token: str | None) -> httpx.Request:
-        """The request, with a bearer token when one is given."""
+        """The request, with a bearer token when one is given.
+
+        Raises:
+            InvalidValue: a value of it cannot be sent.
+        """
+        check(self.params)
+        check(self.json)
         params = {name: _text(value) for name, value in given(self.params).items()}
         bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
         return http.build_request(
@@ -107,7 +114,12 @@ def connection_failed(error: httpx.TransportError) -> ConnectionFailed:
         where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
     except RuntimeError:
         where = "the server"
-    return ConnectionFailed(f"{where} did not answer: {error or type(error).__name__}")
+    why = error or type(error).__name__
+    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not isinstance(
+        error, httpx.ConnectError
+    ):
+        return ConnectionBroken(f"the connection to {where} broke: {why}")
+    return ConnectionFailed(f"{where} did not answer: {why}")
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +128,12 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def part(identifier: str) -> str:
-    """An id as one segment of a path."""
+    """An id as one segment of a path.
+
+    Raises:
+        InvalidValue: it is no text.
+    """
+    check(identifier, "id")
     return quote(identifier, safe="")
 
 

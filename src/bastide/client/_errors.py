@@ -1,7 +1,8 @@
 """What can go wrong, by code.
 
 BastideError
-  ConnectionFailed            nothing answered, or the connection broke
+  ConnectionFailed            nothing answered
+    ConnectionBroken          it answered, and the connection broke before the end
   WaitTimeout                 a workspace was not ready in time
   ProvisioningFailed          a workspace could not be made; `code` says why
   ArchiveFailed               an archive could not be made; `code` says why
@@ -14,6 +15,7 @@ BastideError
     NotFoundError             404  no such thing
     ConflictError             409  not in this state
     ValidationError           422  a field is wrong; `details["field"]` names it
+      InvalidValue            the same, found here: nothing was sent
     RateLimitedError          429  too many requests
     ServerError               5xx  the server failed
       UnavailableError        503  not now; the same call may succeed later
@@ -24,9 +26,12 @@ BastideError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+
+if TYPE_CHECKING:
+    from bastide.client._models import Workspace
 
 MOST_TEXT = 500
 
@@ -43,6 +48,10 @@ class ConnectionFailed(BastideError):
     """Nothing answered at the address, or the connection broke before the answer was whole."""
 
 
+class ConnectionBroken(ConnectionFailed):
+    """The connection broke before the answer was whole; what was asked for may have been done."""
+
+
 class WaitTimeout(BastideError):
     """A workspace was not ready within the time given."""
 
@@ -56,12 +65,16 @@ class ArchiveFailed(BastideError):
 
 
 class ProvisioningFailed(BastideError):
-    """A workspace could not be made or started; it can be retried or deleted."""
+    """A workspace could not be made or started; `workspace` is what there is of it.
 
-    def __init__(self, code: str, message: str) -> None:
+    After a failed creation it can be retried or deleted.
+    """
+
+    def __init__(self, code: str, message: str, *, workspace: Workspace | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.workspace = workspace
 
 
 class CommandFailed(BastideError):
@@ -112,6 +125,13 @@ class ConflictError(ApiError):
 
 class ValidationError(ApiError):
     """A field is wrong; `details["field"]` names it."""
+
+
+class InvalidValue(ValidationError):
+    """A value that cannot be sent, such as a number that is none; nothing was sent."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message, status=422, code="validation_error", details={"field": field})
 
 
 class RateLimitedError(ApiError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from bastide.client._call import LONG_TIMEOUT, USUAL_TIMEOUT, Call, part
 from bastide.client._models import ExecResult, FileEntry, FileStat, FileText
+from bastide.client._values import check
 
 Command = str | Sequence[str]
 
@@ -145,6 +146,7 @@ def _exec_body(
         "exec_mode": "shell" if text else "direct",
     }
     if timeout is not None:
+        check(timeout, "timeout")
         # Whole seconds on the wire; a part of one must not become "no limit".
         body["timeout_seconds"] = max(1, round(timeout))
     if keep_logs:

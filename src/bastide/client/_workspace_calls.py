@@ -160,13 +160,18 @@ def settled(workspace: Workspace) -> bool:
         raise ProvisioningFailed(
             fault.code if fault else "CREATE_FAILED",
             (fault.message if fault else None) or provisioning.message or "the creation failed",
+            workspace=workspace,
         )
     if provisioning is not None and provisioning.phase == "deleting":
-        raise ProvisioningFailed("WORKSPACE_CREATION_CANCELLED", "the workspace is being deleted")
+        raise ProvisioningFailed(
+            "WORKSPACE_CREATION_CANCELLED", "the workspace is being deleted", workspace=workspace
+        )
     if workspace.ready:
         return True
     if provisioning is not None and provisioning.state == "ready":
-        raise ProvisioningFailed("WORKSPACE_STOPPED", "the workspace has stopped")
+        raise ProvisioningFailed(
+            "WORKSPACE_STOPPED", "the workspace has stopped", workspace=workspace
+        )
     return False
 
 

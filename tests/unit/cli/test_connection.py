@@ -7,6 +7,8 @@ import pytest
 from bastide import client
 from bastide.cli.connection import _fault
 
+MADE = client.Workspace(id="ws_1", name="one")
+
 
 @pytest.mark.parametrize(
     ("error", "what", "todo"),
@@ -29,7 +31,22 @@ from bastide.cli.connection import _fault
             "workspace list",
         ),
         (client.ConnectionFailed("http://x did not answer"), "did not answer", "bastide up"),
-        (client.ProvisioningFailed("CREATE_FAILED", "no space"), "no space", "delete"),
+        (
+            client.ConnectionBroken("the connection to http://x broke"),
+            "broke",
+            "bastide status",
+        ),
+        (
+            client.ProvisioningFailed("CREATE_FAILED", "no space", workspace=MADE),
+            "ws_1: no space",
+            "bastide workspace retry ws_1",
+        ),
+        (
+            client.ProvisioningFailed("WORKSPACE_STOPPED", "has stopped", workspace=MADE),
+            "ws_1: has stopped",
+            "bastide workspace lifecycle ws_1",
+        ),
+        (client.ArchiveFailed("archive_paths", "nothing at /x"), "nothing at /x", "try again"),
         (client.WaitTimeout("not ready"), "not ready", "workspace get"),
         (client.CommandFailed("it ended with 1"), "it ended with 1", None),
     ],
@@ -46,6 +63,15 @@ def test_each_error_says_what_and_what_to_do(
     else:
         assert fault.todo is not None
         assert todo in fault.todo
+
+
+@pytest.mark.parametrize("message", ["ttl must be 1h", "Ttl must be 1h"])
+def test_a_field_is_named_once(message: str) -> None:
+    """A sentence that begins with the field needs it no second time."""
+    error = client.ValidationError(
+        message, status=422, code="validation_error", details={"field": "ttl"}
+    )
+    assert _fault(error).what == f"{message} (validation_error)"
 
 
 def test_the_request_id_is_told() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.unit.client.server import Server, body_of, error, good, workspace
 from typer.testing import CliRunner, Result
@@ -176,6 +178,64 @@ def test_info_tells_why_there_is_no_snapshot(server: Server) -> None:
     server.on("GET", "/workspace/ws_1/info", good(**without), good(**(without | reason)))
     assert "snapshot    none\n" in ws("info", "ws_1").stdout
     assert "none; not possible: there is no CRIU" in ws("info", "ws_1").stdout
+
+
+FAULT = {"code": "image_not_found", "message": "there is no such image"}
+FAILED = {"state": "failed", "phase": "failed", "error": FAULT}
+
+
+@pytest.mark.parametrize("verb", ["create", "retry"])
+def test_a_creation_that_fails_shows_what_there_is(server: Server, verb: str) -> None:
+    """With --json the workspace and its error; for people its id, and what to do with it."""
+    server.on("POST", "/workspace", workspace("queued", ready=False))
+    server.on("POST", "/workspace/ws_1/provisioning/retry", workspace("queued", ready=False))
+    server.on(
+        "GET",
+        "/workspace/ws_1",
+        good(workspace={"id": "ws_1", "name": "one", "provisioning": FAILED}),
+    )
+    args = ["workspace", verb, *(["ws_1"] if verb == "retry" else [])]
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, [*args, *more])
+        assert isinstance(done.exception, Fault)
+        assert done.exception.what == "ws_1: there is no such image (image_not_found)"
+        assert "bastide workspace retry ws_1" in (done.exception.todo or "")
+        if more:
+            assert json.loads(done.stdout)["provisioning"]["error"] == FAULT
+        else:
+            assert done.stdout == ""
+
+
+@pytest.mark.parametrize("args", [("resize", "ws_1"), ("create",)])
+@pytest.mark.parametrize("cpus", ["nan", "inf", "-inf"])
+def test_a_number_that_is_none_is_refused(server: Server, args: tuple[str, ...], cpus: str) -> None:
+    """Wrong usage: a sentence, code 2, and nothing is sent."""
+    with pytest.raises(Fault, match="must be a finite number") as fault:
+        ws(*args, "--cpus", cpus)
+    assert fault.value.code == 2
+    assert server.requests == []
+
+
+class CutOff(httpx.SyncByteStream):
+    """An answer whose connection breaks after some of it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._text.encode()
+        raise httpx.RemoteProtocolError("peer closed connection")
+
+
+def test_a_command_that_is_cut_off(server: Server) -> None:
+    """Nobody is told that the gateway was away: the workspace was stopped under the command."""
+    server.on("POST", "/workspace/ws_1/runtime-api-access/enable", good(token="t"))
+    started = 'event: task_id\ndata: {"task_id": "7"}\n\n'
+    kind = {"Content-Type": "text/event-stream"}
+    server.on("POST", "/exec/stream", httpx.Response(200, headers=kind, stream=CutOff(started)))
+    with pytest.raises(Fault, match="cut off while the command ran") as fault:
+        ws("exec", "ws_1", "--", "sleep", "9")
+    assert "bastide workspace get ws_1" in (fault.value.todo or "")
 
 
 @pytest.mark.parametrize(

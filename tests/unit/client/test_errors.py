@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import httpx
 import pytest
 from tests.unit.client.server import Server, error
@@ -11,7 +14,9 @@ from bastide.client import (
     ApiError,
     AuthenticationError,
     ConflictError,
+    ConnectionBroken,
     ConnectionFailed,
+    InvalidValue,
     NotFoundError,
     PaymentRequiredError,
     PermissionDeniedError,
@@ -20,6 +25,7 @@ from bastide.client import (
     UnavailableError,
     ValidationError,
 )
+from bastide.client._workspaces import Workspaces
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,46 @@ def test_no_answer_is_one_error() -> None:
     with server.client() as cloud, pytest.raises(ConnectionFailed, match="refused"):
         cloud.workspaces.get("ws_1")
     assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.ReadError("reset"),
+        httpx.RemoteProtocolError("peer closed connection"),
+        httpx.WriteError("reset"),
+    ],
+)
+def test_a_connection_that_broke_is_told_apart(failure: Exception) -> None:
+    """The server was there: nobody is told that it did not answer."""
+    server = Server()
+    server.on("POST", "/workspace/ws_1/restart", failure)
+    with server.client() as cloud, pytest.raises(ConnectionBroken, match="broke") as caught:
+        cloud.workspaces.restart("ws_1")
+    assert "did not answer" not in str(caught.value)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda all_: all_.resize("ws_1", cpus=math.nan), "cpus"),
+        (lambda all_: all_.create(cpus=math.inf, wait=False), "config.cpus"),
+        (lambda all_: all_.create(env={"A": "\udcff"}, wait=False), "config.env.0.value"),
+        (lambda all_: all_.estimate(memory_mb=-math.inf), "ram_mb"),
+        (lambda all_: all_.update("ws_1", config={"x": {"y": [1, math.nan]}}), "config.x.y.1"),
+        (lambda all_: all_.get("\udcff"), "id"),
+        (lambda all_: all_.runtime("ws_1").exec.run("true", timeout=math.nan), "timeout"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(call: Callable[[Workspaces], object], field: str) -> None:
+    """A number that is none, or bytes that are no text, is named before anything is sent."""
+    server = Server()
+    with server.client() as cloud, pytest.raises(InvalidValue, match=field) as caught:
+        call(cloud.workspaces)
+    assert isinstance(caught.value, ValidationError)
+    assert caught.value.details == {"field": field}
+    assert server.requests == []
 
 
 def test_public_names_are_sorted_and_exist() -> None:
