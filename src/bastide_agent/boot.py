@@ -17,6 +17,10 @@ class BootError(Exception):
     """The boot document cannot be used; the message says why."""
 
 
+GRACE = 5.0
+"""Seconds in which all may end by itself, where the document does not say."""
+
+
 class Port:
     """One of the agent's two ports: where to listen, and the token it accepts."""
 
@@ -39,7 +43,7 @@ class Boot:
     """Everything the agent is told about this boot."""
 
     __slots__ = (
-        "boot_id", "cmd", "control", "env", "hostname", "runtime", "seed", "ssh", "user",
+        "boot_id", "cmd", "control", "env", "grace", "hostname", "runtime", "seed", "ssh", "user",
         "workdir",
     )  # fmt: skip
 
@@ -65,6 +69,10 @@ class Boot:
             raise BootError("cmd must be a list of strings")
         self.cmd: list[str] = cmd
         self.seed = read_seed(document.get("seed"))
+        grace = document.get("grace", GRACE)
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 600:
+            raise BootError("grace must be seconds from 0 to 600")
+        self.grace = float(grace)
         workdir = document.get("workdir") or "/root"
         self.workdir = workdir if isinstance(workdir, str) else "/root"
         user = document.get("user")

@@ -68,8 +68,9 @@ class Checkpoint:
     async def renew(self, request: Request) -> Response:
         """Begin a new boot: another id, other tokens and switches, no connection of before.
 
-        The body is a boot document, of which `boot_id`, `control`, `runtime`, `ssh` and `seed`
-        count, and `clock`. Tasks and terminals go on, unless the runtime is switched off now.
+        The body is a boot document, of which `boot_id`, `control`, `runtime`, `ssh`, `seed`
+        and `grace` count, and `clock`. Tasks and terminals go on, unless the runtime is switched
+        off now.
         """
         fields = await request.fields()
         try:
@@ -77,7 +78,7 @@ class Checkpoint:
         except BootError as error:
             raise invalid("body", str(error)) from None
         _set_kernel(fields)
-        self._boot.boot_id = boot.boot_id
+        self._boot.boot_id, self._boot.grace = boot.boot_id, boot.grace
         if self.control is not None:
             self.control.token = boot.control.token
             self.control.drop_connections(but=request.connection)

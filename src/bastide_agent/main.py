@@ -18,6 +18,7 @@ from bastide_agent.boot import Boot, BootError, read_boot  # noqa: E402
 from bastide_agent.checkpoint import Checkpoint  # noqa: E402
 from bastide_agent.command import MainCommand  # noqa: E402
 from bastide_agent.control import Control  # noqa: E402
+from bastide_agent.ending import all_are_ours, end_all  # noqa: E402
 from bastide_agent.http.errors import ApiError  # noqa: E402
 from bastide_agent.http.fields import Fields  # noqa: E402
 from bastide_agent.http.server import Server  # noqa: E402
@@ -26,7 +27,6 @@ from bastide_agent.process import Places  # noqa: E402
 from bastide_agent.runtime import Runtime, load  # noqa: E402
 from bastide_agent.ssh.switch import SshSwitch  # noqa: E402
 
-GRACE = 5.0  # seconds between TERM and KILL
 BAD_BOOT = 78  # EX_CONFIG
 
 
@@ -78,18 +78,21 @@ async def serve(boot: Boot) -> int:
     await asyncio.wait([asked, running] if running else [asked], return_when="FIRST_COMPLETED")
     control.stop()
     runtime.server.stop()
+    ssh.start_no_more()
+    if all_are_ours():
+        await end_all(boot.grace)
     tasks = asyncio.gather(runtime.close(), ssh.stop())
-    code = await end(command, running) if command and running else 0
+    code = await end(command, running, boot.grace) if command and running else 0
     await tasks
     asked.cancel()
     return code
 
 
-async def end(command: MainCommand, running: asyncio.Future[int]) -> int:
+async def end(command: MainCommand, running: asyncio.Future[int], grace: float) -> int:
     """End the main command if it still runs; its exit code."""
     if not running.done():
         command.signal(signal.SIGTERM)
-        await asyncio.wait((running,), timeout=GRACE)
+        await asyncio.wait((running,), timeout=grace)
         command.signal(signal.SIGKILL)
     return await running
 

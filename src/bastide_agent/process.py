@@ -144,8 +144,8 @@ async def wait(pid: int) -> int:
     return await asyncio.shield(code)
 
 
-def _stat_fields(pid: str) -> tuple[int, int, int] | None:
-    """Parent, process group and session of a process."""
+def _stat_fields(pid: int) -> tuple[int, int, int, int] | None:
+    """Parent, process group, session and terminal (0: none) of a process."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -157,7 +157,28 @@ def _stat_fields(pid: str) -> tuple[int, int, int] | None:
     finally:
         os.close(fd)
     fields = raw[raw.rfind(b")") + 2 :].split()
-    return (int(fields[1]), int(fields[2]), int(fields[3])) if len(fields) > 3 else None
+    if len(fields) < 5:
+        return None
+    return int(fields[1]), int(fields[2]), int(fields[3]), int(fields[4])
+
+
+def _listed() -> list[int]:
+    """Every process that `/proc` shows."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def others() -> list[int]:
+    """Every process but the agent and process 1, those that only wait to be reaped included."""
+    return [pid for pid in _listed() if pid not in {1, os.getpid()}]
+
+
+def has_terminal(pid: int) -> bool:
+    """Whether a process has a controlling terminal."""
+    fields = _stat_fields(pid)
+    return fields is not None and fields[3] != 0
 
 
 def tree(leaders: set[int]) -> set[int]:
@@ -165,18 +186,18 @@ def tree(leaders: set[int]) -> set[int]:
 
     A process that made itself a daemon (new session, parent gone) is on its own and not listed.
     """
+    listed = _listed()
+    if not listed:
+        return set(leaders)
     parents: dict[int, int] = {}
     members: set[int] = set()
-    try:
-        names = os.listdir("/proc")  # noqa: PTH208
-    except OSError:
-        return set(leaders)
-    for name in names:
-        fields = _stat_fields(name) if name.isdigit() else None
+    for pid in listed:
+        fields = _stat_fields(pid)
         if fields is not None:
-            parents[int(name)] = fields[0]
-            if not leaders.isdisjoint((int(name), *fields)):
-                members.add(int(name))
+            parent, group, session, _ = fields
+            parents[pid] = parent
+            if not leaders.isdisjoint((pid, parent, group, session)):
+                members.add(pid)
     grown = True
     while grown:
         more = {pid for pid, parent in parents.items() if parent in members and pid not in members}

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.agent.isolated import Isolated, start
 from tests.agent.trees import small_project
+
+from bastide.prepare.bundle import build_bundle
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONTROL_TOKEN = "c0" * 32
@@ -118,6 +123,32 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     running = start_agent(tmp_path_factory.mktemp("home"))
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def isolate() -> Iterator[Callable[..., Isolated]]:
+    """Starts isolated agents from the real bundle (`isolated.py`), with changes of the document."""
+    if os.geteuid() != 0:
+        pytest.skip("making namespaces needs root")
+    base = Path(tempfile.mkdtemp(prefix="bastide-isolated-"))
+    base.chmod(0o755)
+    (base / "root").mkdir()
+    (base / "marker").touch()
+    started: list[Isolated] = []
+
+    def one(**changes: object) -> Isolated:
+        bundle = build_bundle(base / "state")
+        started.append(
+            start(bundle, base / "root", base / "marker", read_line, [str(SOURCE)], **changes)
+        )
+        return started[-1]
+
+    try:
+        yield one
+    finally:
+        for agent in started:
+            agent.stop()
+        shutil.rmtree(base)
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ class Isolated:
 
     launcher: subprocess.Popen[bytes]
     pid: int  # of the agent, as the host counts
+    first: int  # of process 1 inside, likewise
 
     def inside(self, work: Callable[[], T]) -> T:
         """Call `work` in a thread whose sockets are in the agent's network."""
@@ -171,6 +172,11 @@ class Isolated:
         """Whether the very process that was started still runs."""
         return self.launcher.poll() is None and Path(f"/proc/{self.pid}/ns").exists()
 
+    def ask_to_end(self, seconds: float) -> int:
+        """Ask process 1 to end, as a node does; the exit code of it."""
+        os.kill(self.first, signal.SIGTERM)
+        return self.launcher.wait(seconds)
+
     def stop(self) -> None:
         """End it and everything in its namespaces."""
         self.launcher.kill()
@@ -203,14 +209,19 @@ def assert_isolated(pid: int, marker: Path) -> None:
 
 
 def start(
-    bundle: Path, base: Path, marker: Path, read_line: Callable[[int], str], env: Sequence[str]
-) -> Isolated:
-    """Start one; `base` is an empty directory everyone may enter, `marker` a file of the host."""
+    bundle: Path, base: Path, marker: Path, read_line: Callable[[int], str], env: Sequence[str],
+    **changes: object,
+) -> Isolated:  # fmt: skip
+    """Start one; `base` is an empty directory everyone may enter, `marker` a file of the host.
+
+    `changes` replace parts of the boot document.
+    """
     document = {
         "boot_id": "boot-1",
         "hostname": "workspace",
         "control": {"port": 9989, "token": CONTROL_TOKEN},
         "runtime": {"port": RUNTIME_PORT, "enabled": True, "token": RUNTIME_TOKEN},
+        **changes,
     }
     launcher = subprocess.Popen(
         [sys.executable, __file__, str(bundle), str(base)],
@@ -225,7 +236,7 @@ def start(
         launcher.stdin.close()
         first = int(read_line(launcher.stdout.fileno()).removeprefix("PID "))
         assert read_line(launcher.stdout.fileno()) == "READY"
-        agent = Isolated(launcher, child_of(first))
+        agent = Isolated(launcher, child_of(first), first)
         assert_isolated(agent.pid, marker)
     except BaseException:
         launcher.kill()

@@ -7,14 +7,11 @@ them schemathesis sends what the OpenAPI document inspires it to).
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,11 +27,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.agent.conftest import DEADLINE, SOURCE, read_line
+from tests.agent.conftest import DEADLINE
 from tests.agent.hostile import Hostile, Shot
-from tests.agent.isolated import RUNTIME_PORT, RUNTIME_TOKEN, Isolated, start
+from tests.agent.isolated import RUNTIME_PORT, RUNTIME_TOKEN, Isolated
 
-from bastide.prepare.bundle import build_bundle
 from bastide_agent.openapi.document import read_document
 
 pytestmark = pytest.mark.host
@@ -51,21 +47,9 @@ HARMLESS = (["true"], ["false"], ["echo", "hello"], "echo one | cat", ["no-such-
 
 
 @pytest.fixture(scope="module")
-def isolated() -> Iterator[Isolated]:
+def isolated(isolate: Callable[[], Isolated]) -> Isolated:
     """An agent that can harm nothing, not even with a wrong path: see `isolated.py`."""
-    if os.geteuid() != 0:
-        pytest.skip("making namespaces needs root")
-    base = Path(tempfile.mkdtemp(prefix="bastide-isolated-"))
-    base.chmod(0o755)
-    (base / "root").mkdir()
-    (base / "marker").touch()
-    try:
-        bundle = build_bundle(base / "state")
-        agent = start(bundle, base / "root", base / "marker", read_line, [str(SOURCE)])
-        yield agent
-        agent.stop()
-    finally:
-        shutil.rmtree(base)
+    return isolate()
 
 
 class Answers:

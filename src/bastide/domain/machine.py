@@ -27,6 +27,11 @@ AGENT_ENV = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """Environment of process 1 alone (processes get their own): keeps the agent's heap small."""
 
 
+STOP_GRACE = 10.0
+"""Seconds a machine has to end by itself once it is asked to; then it is made to."""
+PROGRAMS_GRACE = 8.0
+"""Seconds of those that its programs have; the rest is for process 1 and the machine's kernel."""
+
 MEMORY_IN_USE = "memory_in_use"
 """Code of the refusal to give a running machine less memory than it uses."""
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from bastide.domain.machine import SnapshotAfter
+from bastide.domain.machine import STOP_GRACE, SnapshotAfter
 from bastide.node.errors import Invalid
 
 MOST_BODY = 2 * 1024 * 1024
@@ -19,7 +19,7 @@ class StopRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    grace: float = Field(10.0, ge=0, le=600)
+    grace: float = Field(STOP_GRACE, ge=0, le=600)
 
 
 class SnapshotRequest(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bastide.domain.machine import STOP_GRACE
 from bastide.engine.contract import Engine
 from bastide.services.gateway import Gateway
 from bastide.services.links import Links
@@ -29,7 +30,7 @@ class Tools:
     reach: Reach
     gateway: Gateway
     pids: int = 1024
-    grace: float = 10.0
+    grace: float = STOP_GRACE
     patience: float = 120.0
     lock: float = 20.0
     beat: float = 5.0

@@ -67,10 +67,17 @@ class SshServer:
                 # It starts itself anew with the new settings and keeps its sessions.
                 os.kill(self._pid, signal.SIGHUP)
 
+    def start_no_more(self) -> None:
+        """When it ends now, let that be its end."""
+        self.enabled = False
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
     async def stop(self) -> None:
         """End server and sessions; the files stay, the machine is going down."""
         async with self._lock:
-            self.enabled = False
+            self.start_no_more()
             await self._stop()
 
     async def _stop(self) -> None:

@@ -53,6 +53,11 @@ class SshSwitch:
         """The end of the server's log."""
         return "" if self._server is None else self._server.journal.tail(LOG_SHOWN)
 
+    def start_no_more(self) -> None:
+        """The machine is going down: what ends now stays down."""
+        if self._server is not None:
+            self._server.start_no_more()
+
     async def stop(self) -> None:
         """End the server and its sessions."""
         if self._server is not None:

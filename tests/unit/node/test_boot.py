@@ -47,6 +47,7 @@ def test_the_boot_document() -> None:
         "cmd": ["echo", "hi"],
         "workdir": "/root",
         "user": None,
+        "grace": 8.0,
     }
     assert json.loads(boot_document(SPEC.model_copy(update={"cmd": None}), "b", "t"))["cmd"] is None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bastide.domain.machine import CONTROL_PORT, RUNTIME_PORT, MachineSpec
+from bastide.domain.machine import CONTROL_PORT, PROGRAMS_GRACE, RUNTIME_PORT, MachineSpec
 from bastide.node.errors import BootFailed
 
 MOST_OUTPUT = 64 * 1024
@@ -62,6 +62,7 @@ def boot_document(spec: MachineSpec, boot_id: str, token: str, *, seed: str | No
         "cmd": list(spec.cmd) if spec.cmd is not None else None,
         "workdir": spec.workdir or "/root",
         "user": spec.user,
+        "grace": PROGRAMS_GRACE,
     }
     if seed is not None:
         document["seed"] = seed

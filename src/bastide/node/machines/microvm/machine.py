@@ -238,6 +238,10 @@ class MicroVm(Machine):
             with suppress(TimeoutError):
                 await process.wait(grace)
                 return
+            if port.said.exit is not None:  # nothing runs, and its kernel puts the disk away
+                with suppress(TimeoutError):
+                    await process.wait(_END_TIMEOUT)
+                    return
         await self.kill()
 
     async def kill(self) -> None:
