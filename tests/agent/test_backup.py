@@ -209,6 +209,27 @@ def test_restoring_replaces_files_and_keeps_others(control: httpx.Client, place:
     assert (back / "mine").read_bytes() == b"mine"
 
 
+def test_a_destination_is_on_the_disk(control: httpx.Client, place: Path) -> None:
+    """What is on no disk, or is no directory, is refused as `dest`, wherever links lead."""
+    (place / "file").write_bytes(b"x")
+    (place / "link").symlink_to("/proc/sys")
+    data = archive(control, place / "file")
+    for dest, words in (
+        (Path("/proc"), "not on the workspace's disk"),
+        (Path("/sys/none/deep"), "not on the workspace's disk"),
+        (place / "link", "not on the workspace's disk"),
+        (place / "link" / "x", "not on the workspace's disk"),
+        (place / "file", "must be a directory"),
+        (place / "file" / "x", "must be a directory"),
+    ):
+        refused = unpack(control, dest, data)
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["details"] == {"field": "dest"}
+        assert words in refused.json()["message"]
+    assert unpack(control, place / "new" / "deep", data).status_code == 200
+    assert (place / "new" / "deep" / below(place / "file")).read_bytes() == b"x"
+
+
 def test_the_runtime_port_has_none_of_it(http: httpx.Client) -> None:
     """Backups are the control plane's alone."""
     for path in ("/control/archive", "/control/unpack"):

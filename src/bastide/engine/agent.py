@@ -39,11 +39,15 @@ class AgentUnavailable(EngineError):
 
 
 class AgentRefused(EngineError):
-    """The agent will not do it, with its reason; `status` is that of its answer."""
+    """The agent will not do it, with its reason.
 
-    def __init__(self, status: int, message: str) -> None:
+    `status` is that of its answer, `field` what it finds wrong with the request.
+    """
+
+    def __init__(self, status: int, message: str, field: str | None = None) -> None:
         super().__init__("refused", message)
         self.status = status
+        self.field = field
 
 
 class AgentHealth(BaseModel):
@@ -82,12 +86,21 @@ class AgentUnpacked(BaseModel):
     files_extracted: int = Field(ge=0, le=2**53)
 
 
+class AgentRefusalDetails(BaseModel):
+    """More about a refusal."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    field: str | None = None
+
+
 class AgentRefusal(BaseModel):
     """What an agent answers that will not do something."""
 
     model_config = ConfigDict(extra="ignore")
 
     message: str
+    details: AgentRefusalDetails = AgentRefusalDetails()
 
 
 class Agent(ABC):
@@ -281,7 +294,7 @@ async def _check(control: ControlAddress, answer: httpx.Response) -> None:
             "the agent is older than this server and knows no archives; restart the workspace"
         )
     said = "".join(char if char.isprintable() else " " for char in refusal.message)
-    raise AgentRefused(answer.status_code, said[:_LONGEST_REASON])
+    raise AgentRefused(answer.status_code, said[:_LONGEST_REASON], refusal.details.field)
 
 
 def _strange(control: ControlAddress) -> AgentUnavailable:

@@ -65,6 +65,25 @@ def _check(path: str, only: int) -> None:
         raise invalid("paths", f"{path!r} is not on the workspace's disk")
 
 
+def _check_dest(dest: str) -> None:
+    """Refuse what is lost at the next boot, or no place for files at all, wherever links lead.
+
+    What cannot be looked at is left to whoever opens it.
+    """
+    path = dest
+    while True:
+        try:
+            info = os.stat(path)  # noqa: PTH116  (pathlib is dear to import)
+        except FileNotFoundError:
+            path = path.rstrip("/").rpartition("/")[0] or "/"
+            continue
+        except OSError:
+            return
+        if stat.S_ISDIR(info.st_mode) and info.st_dev != os.lstat("/").st_dev:
+            raise invalid("dest", f"dest {dest!r} is not on the workspace's disk")
+        return
+
+
 def excluding(excludes: Sequence[str]) -> Callable[[str, str], bool]:
     """Whether an entry is to be left out.
 
@@ -97,8 +116,10 @@ def restore(read: Callable[[], bytes], dest: str) -> int:
     """Extract a backup over what is in `dest`; how many files and links that were.
 
     Raises:
-        ApiError, ClientGoneError: as `unpack`.
+        ApiError: 400 when `dest` is not on the workspace's disk; else as `unpack`.
+        ClientGoneError: as `unpack`.
     """
+    _check_dest(dest)
     at_root = not dest.strip("/")
 
     def left_out(parts: Sequence[bytes]) -> bool:

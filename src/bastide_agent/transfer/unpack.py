@@ -293,7 +293,8 @@ def _destination_error(dest: str, error: OSError) -> ApiError:
     if number in NO_SPACE:
         return ApiError(507, "insufficient_storage", "the disk of the workspace is full")
     if number in REFUSED:
-        return ApiError(403, "forbidden", f"dest {dest!r} cannot be written: {reason}")
+        message = f"dest {dest!r} cannot be written: {reason}"
+        return ApiError(403, "forbidden", message, {"field": "dest"})
     if number in SCARCE:
         return ApiError(503, "io_error", f"dest {dest!r} cannot be opened now: {reason}")
     return invalid("dest", f"dest must be a directory, or a place where one can be made: {reason}")

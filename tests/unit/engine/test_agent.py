@@ -115,9 +115,9 @@ async def test_a_whole_archive_is_told_from_a_cut_one() -> None:
     await client.close()
 
 
-def refusal(status: int, message: str) -> bytes:
+def refusal(status: int, message: str, **more: object) -> bytes:
     """An agent's answer that it will not."""
-    body = json.dumps({"success": False, "message": message}).encode()
+    body = json.dumps({"success": False, "message": message, **more}).encode()
     head = b"HTTP/1.1 %d No\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return head % (status, len(body)) + body
 
@@ -134,11 +134,18 @@ async def test_a_refusal_is_told_and_bounded() -> None:
     async with workspace(refusal(507, "the disk is full")) as control:
         with pytest.raises(AgentRefused, match="full"):
             await client.unpack(control, "/", content())
+    wrong = refusal(400, "no directory", details={"field": "dest", "more": [1]})
+    async with workspace(wrong) as control:
+        with pytest.raises(AgentRefused) as told:
+            await client.unpack(control, "/x", content())
+    assert (told.value.status, told.value.field) == (400, "dest")
     async with workspace(refusal(404, "there is nothing at '/control/archive'")) as control:
         with pytest.raises(AgentUnavailable, match="older than this server"):
             await tar(client, control)
     for strange in (
         b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno",
+        refusal(400, "no", details="text"),
+        refusal(400, "no", details={"field": 5}),
         ok(b"{}"),
         ok(b'{"files_extracted": -1}'),
     ):
