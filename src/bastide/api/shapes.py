@@ -11,6 +11,7 @@ from bastide.domain.network import BlockedLog
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Status
 from bastide.services.details import Details
+from bastide.services.failures import failure_of_operation
 from bastide.services.lifecycle import LifecycleView, MachineView
 from bastide.services.links import Callers
 from bastide.services.quota import Quota, Use
@@ -178,6 +179,34 @@ def provisioning(view: WorkspaceView) -> dict[str, Any] | None:
     }
 
 
+def operation(found: Operation) -> dict[str, Any]:
+    """A long operation: what it is, how far, and how it ended.
+
+    `error` is the answer of a call that would have waited for it.
+    """
+    failed = found.state is OperationState.FAILED
+    failure = failure_of_operation(found) if failed else None
+    return {
+        "id": found.id,
+        "workspace_id": found.workspace_id,
+        "kind": found.kind.value,
+        "state": found.state.value,
+        "phase": found.phase.value,
+        "message": found.message,
+        "error": None
+        if failure is None
+        else {
+            "code": failure.code,
+            "message": failure.message,
+            "status": failure.status,
+            "details": failure.details,
+        },
+        "files_restored": found.params.get("files"),
+        "created_at": iso(found.created_at),
+        "completed_at": _iso(found.completed_at),
+    }
+
+
 def lifecycle(found: LifecycleView) -> dict[str, Any]:
     """The flat fields of GET /workspace/:id/lifecycle."""
     view, able = found.workspace, found.capabilities
@@ -189,6 +218,7 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
         "restart_policy": row.config.get("restart_policy"),
         "max_restarts": row.config.get("max_restarts", 0),
         "restart_info": found.restart_info,
+        "operation": None if view.doing is None else operation(view.doing),
         **lease(row),
         "uptime": _uptime(view),
         "expires_at": _iso(row.lease_expires_at),

@@ -13,6 +13,8 @@ from bastide.domain.text import plain_text
 
 WHOLE = ("/",)
 """What is archived when no paths are given: every file of the workspace."""
+NO_DISK = frozenset({"proc", "sys", "dev", "run", ".bastide"})
+"""Directories of every workspace that are not on its disk."""
 MOST_PATHS = 200
 _LONGEST = 4096
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -71,8 +73,21 @@ def _exclude(value: Any) -> Any:
     return plain_text(value)
 
 
+def _dest(value: Any) -> Any:
+    """A directory for files: nothing that each boot makes anew, or the kernel makes up."""
+    path = str(_path(value))
+    top = path.split("/")[1]
+    if top in NO_DISK:
+        raise ValueError(
+            f"must be a directory on the workspace's disk; /{top} is not on it, and what was put "
+            "there would be lost"
+        )
+    return path
+
+
 Version = Annotated[str, BeforeValidator(_version)]
 Path = Annotated[str, BeforeValidator(_path)]
+Destination = Annotated[str, BeforeValidator(_dest)]
 Exclude = Annotated[str, BeforeValidator(_exclude)]
 
 
@@ -107,7 +122,8 @@ class RestoreArchive(BaseModel):
     workspace: str | None = Field(
         None, min_length=1, max_length=128, description="another workspace than its own"
     )
-    dest: Path = Field("/", description="directory that its paths are put below")
+    dest: Destination = Field("/", description="directory that its paths are put below")
+    wait: StrictBool = Field(default=True, description="answer when it is done")
 
 
 class ArchiveSource(BaseModel):

@@ -7,11 +7,9 @@ a tree that is not to be trusted does it inside.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -25,24 +23,21 @@ from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Pipeline
 from bastide.pipelines.tools import Tools
+from bastide.pipelines.transfer import followed
 from bastide.services.archive_files import ArchiveFiles
-from bastide.services.backups import Backups, Progress
+from bastide.services.backups import Backups, Progress, Target
 from bastide.services.machines import observed, resting_spec_of
 from bastide.store.archives import Archives
 from bastide.store.tables import Archive, Operation
 
 log = structlog.get_logger(__name__)
 
-LOOK = 1.0
-"""Seconds between looks whether an archive is still wanted, and signs of progress."""
-STALL, STEP = 300.0, 1024 * 1024
-"""Seconds in which at least so many bytes must pass: nobody holds a place by a trickle."""
-LONGEST = 6 * 3600.0
-"""Seconds one transfer may take in all."""
 _TOLD = frozenset(
     {
         "archive_gone",
         "archive_paths",
+        "archive_dest",
+        "archive_unfit",
         "archive_too_large",
         "archive_cancelled",
         "workspace_full",
@@ -51,7 +46,6 @@ _TOLD = frozenset(
     }
 )
 """Codes that are the caller's to know as what they are."""
-_T = TypeVar("_T")
 
 
 class Archiving(Pipeline):
@@ -130,7 +124,9 @@ class Archiving(Pipeline):
         most = int(job.operation.params["most_bytes"])
         progress = Progress()
         taking = self._backups.take(control, archive, most, progress)
-        sealed = await self._while_wanted(job, taking, progress, "Archiving")
+        told = f"Archiving version {archive.version}"
+        # Deleting an archive that is being made gives it up.
+        sealed = await followed(job, taking, progress, told, self._archive)
         ready = {
             "state": ArchiveState.READY,
             "size_bytes": sealed.size_bytes,
@@ -147,39 +143,13 @@ class Archiving(Pipeline):
         )
 
     async def _put(self, job: Job, archive: Archive, control: ControlAddress) -> Done:
-        progress = Progress()
-        putting = self._backups.put(control, archive, str(job.operation.params["dest"]), progress)
-        count = await self._while_wanted(job, putting, progress, "Restoring")
+        progress = Progress(archive.tar_bytes)
+        target = Target(control, job.row.image, str(job.operation.params["dest"]))
+        putting = self._backups.put(target, archive, progress)
+        count = await followed(job, putting, progress, f"Restoring version {archive.version}")
         return Done(
             f"{count} files are restored", {}, params={**job.operation.params, "files": count}
         )
-
-    async def _while_wanted(
-        self,
-        job: Job,
-        work: Coroutine[Any, Any, _T],
-        progress: Progress,
-        what: str,
-    ) -> _T:
-        """The result of `work`; it ends early when its archive is deleted or it gets nowhere."""
-        task = asyncio.create_task(work)
-        clock = asyncio.get_running_loop().time
-        began = moved = clock()
-        passed = 0
-        try:
-            while True:
-                done, _ = await asyncio.wait((task,), timeout=LOOK)
-                if done:
-                    return task.result()
-                job.show(Phase.INITIALIZING, f"{what}: {progress}")
-                await self._archive(job)
-                if progress.tar + progress.stored >= passed + STEP:
-                    moved, passed = clock(), progress.tar + progress.stored
-                if clock() - moved > STALL or clock() - began > LONGEST:
-                    raise EngineError("VM_UNAVAILABLE", f"it gets nowhere ({progress})")
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 async def archive_in(tools: Tools, archive_id: str, wanted: ArchiveState) -> Archive:

@@ -13,7 +13,8 @@ from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner
 from bastide.pipelines.pipeline import Pipeline
 from bastide.pipelines.tools import Tools
-from bastide.services.backups import Backups, Progress
+from bastide.pipelines.transfer import followed
+from bastide.services.backups import Backups, Progress, Target
 from bastide.services.machines import observed, resting_spec_of, spec_of, unobserved
 
 
@@ -48,8 +49,11 @@ class Provisioning(Pipeline):
         spec = resting_spec_of(job.row, self.tools.pids)
         await make(self.tools, job, spec)
         control = await boot_resting(self.tools, spec)
-        job.show(Phase.INITIALIZING, f"Taking up version {archive.version} of the archive")
-        await self._backups.put(control, archive, "/", Progress())
+        told = f"Archive {archive.workspace_id}:{archive.version}"
+        job.show(Phase.INITIALIZING, f"{told}: taking up its files")
+        progress = Progress(archive.tar_bytes)
+        putting = self._backups.put(Target(control, job.row.image), archive, progress)
+        await followed(job, putting, progress, told)
         await engine.stop(job.row.id, self.tools.grace)
 
     async def give_up(self, job: Job, error: EngineError) -> Done:

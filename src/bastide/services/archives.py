@@ -15,7 +15,6 @@ from bastide.depot.contract import Depot, DepotError
 from bastide.domain.archive import (
     SHOWN,
     STORED,
-    ArchiveSource,
     ArchiveState,
     CreateArchive,
     RestoreArchive,
@@ -25,13 +24,21 @@ from bastide.domain.archive import (
 from bastide.domain.errors import (
     ArchiveLimitReached,
     Conflict,
-    NotFound,
     StorageUnavailable,
 )
 from bastide.domain.identifiers import ARCHIVE, new_id
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind
 from bastide.services.archive_files import ArchiveFiles
+from bastide.services.archive_records import (
+    ArchiveView,
+    archive_of,
+    archive_view_of,
+    check_ready,
+    check_unread,
+    unknown,
+    workspace_of,
+)
 from bastide.services.caller import Caller
 from bastide.services.machines import MIB
 from bastide.services.queue import Queue
@@ -49,20 +56,15 @@ _CANCELLED_WITHIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveView:
-    """An archive, and the operation that makes it while it is being made."""
-
-    row: Archive
-    making: Operation | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Restored:
-    """A workspace that took up an archive, and how many files and links its agent counted."""
+    """A workspace that takes up an archive, and the operation of it.
+
+    `files` is how many files and links its agent counted; None while that goes on.
+    """
 
     archive: Archive
-    workspace_id: str
-    files: int
+    operation: Operation
+    files: int | None = None
 
 
 class ArchiveService:
@@ -201,11 +203,25 @@ class ArchiveService:
     async def list(self, caller: Caller, reference: str) -> Sequence[ArchiveView]:
         """Those of a workspace, which may be deleted; newest first."""
         async with self._database.read() as session:
-            row = await _workspace(session, caller, reference)
+            row = await workspace_of(session, caller, reference)
             return [
-                ArchiveView(archive, await _making(session, archive))
+                await archive_view_of(session, archive)
                 for archive in await Archives(session).of(row.id)
             ]
+
+    async def page(
+        self, caller: Caller, *, page: int, limit: int, namespace: str | None = None
+    ) -> tuple[Sequence[tuple[ArchiveView, Workspace]], int]:
+        """One page of all that the caller reaches, newest first, and how many there are in all.
+
+        Each with its workspace, which may be deleted.
+        """
+        which = caller.visible(namespace)
+        async with self._database.read() as session:
+            archives = Archives(session)
+            found = await archives.page(which, limit=limit, offset=(page - 1) * limit)
+            views = [(await archive_view_of(session, one), row) for one, row in found]
+            return views, await archives.count(which)
 
     async def get(self, caller: Caller, reference: str, version: str) -> ArchiveView:
         """One version.
@@ -214,9 +230,8 @@ class ArchiveService:
             NotFound: there is none.
         """
         async with self._database.read() as session:
-            row = await _workspace(session, caller, reference)
-            archive = await _archive(session, row, version)
-            return ArchiveView(archive, await _making(session, archive))
+            row = await workspace_of(session, caller, reference)
+            return await archive_view_of(session, await archive_of(session, row, version))
 
     async def open(
         self, caller: Caller, reference: str, version: str
@@ -228,7 +243,7 @@ class ArchiveService:
             StorageUnavailable: it cannot be read now.
         """
         view = await self.get(caller, reference, version)
-        _check_ready(view.row)
+        check_ready(view.row)
         try:
             size = await self._depot.size(view.row.file)
         except DepotError as error:
@@ -245,7 +260,8 @@ class ArchiveService:
     ) -> Restored:
         """Put the files of an archive over those of its workspace, or of another one.
 
-        Files that it does not have stay. The workspace may run, or be stopped.
+        Files that it does not have stay. The workspace may run, or be stopped. Unless the body
+        says otherwise it waits for the end.
 
         Raises:
             NotFound: there is no such archive or workspace.
@@ -256,9 +272,9 @@ class ArchiveService:
         for _ in range(_ATTEMPTS):
             try:
                 async with self._database.write() as session:
-                    source = await _workspace(session, caller, reference)
-                    archive = await _archive(session, source, version)
-                    _check_ready(archive)
+                    source = await workspace_of(session, caller, reference)
+                    archive = await archive_of(session, source, version, hold=True)
+                    check_ready(archive)
                     wanted = body.workspace or source.id
                     row = caller.require(await Workspaces(session).find(caller.account_id, wanted))
                     params = {"archive": archive.id, "dest": body.dest}
@@ -268,8 +284,10 @@ class ArchiveService:
             except Duplicate:
                 continue
             self._queue.announce(operation, view)
-            ended = await self._queue.success(operation)
-            return Restored(archive, row.id, int(ended.operation.params.get("files", 0)))
+            if not body.wait:
+                return Restored(archive, operation)
+            ended = (await self._queue.success(operation)).operation
+            return Restored(archive, ended, int(ended.params.get("files", 0)))
         raise Conflict("The workspace is changing too fast; try again.")
 
     async def delete(self, caller: Caller, reference: str, version: str, *, file: bool) -> Archive:
@@ -280,14 +298,19 @@ class ArchiveService:
 
         Raises:
             NotFound: there is none.
+            Conflict: it is being put into a workspace.
             StorageUnavailable: the file could not be removed yet; that is tried again.
         """
         async with self._database.write() as session:
-            row = await _workspace(session, caller, reference)
-            archive = await Archives(session).find(row.id, version) if is_version(version) else None
+            row = await workspace_of(session, caller, reference)
+            archives = Archives(session)
+            archive = (
+                await archives.find(row.id, version, hold=True) if is_version(version) else None
+            )
             known = SHOWN if not file else (*SHOWN, ArchiveState.DETACHED)
             if archive is None or archive.state not in known:
-                raise _unknown(version)
+                raise unknown(version)
+            await check_unread(session, caller, archive)
             await self._mark(session, archive, file=file)
         await self._finish([archive])
         return archive
@@ -296,13 +319,15 @@ class ArchiveService:
         """Forget all archives of a workspace, as `delete` does; how many. None is fine.
 
         Raises:
+            Conflict: one of them is being put into a workspace; all are as they were.
             StorageUnavailable: some files could not be removed yet; that is tried again.
         """
         async with self._database.write() as session:
-            row = await _workspace(session, caller, reference)
+            row = await workspace_of(session, caller, reference)
             states = SHOWN if not files else (*SHOWN, ArchiveState.DETACHED)
-            archives = await Archives(session).of(row.id, states)
+            archives = await Archives(session).of(row.id, states, hold=True)
             for archive in archives:
+                await check_unread(session, caller, archive)
                 await self._mark(session, archive, file=files)
         await self._finish(archives)
         return len(archives)
@@ -338,53 +363,6 @@ class ArchiveService:
             await self._queue.finished(operation_id, _CANCELLED_WITHIN)
 
 
-async def source_of(session: AsyncSession, caller: Caller, source: ArchiveSource) -> Archive:
-    """The archive that a new workspace begins with.
-
-    Raises:
-        NotFound, Forbidden, Conflict: there is none that the caller reaches, or it is not ready.
-    """
-    row = await _workspace(session, caller, source.workspace)
-    archive = await _archive(session, row, source.version)
-    _check_ready(archive)
-    return archive
-
-
-async def _workspace(session: AsyncSession, caller: Caller, reference: str) -> Workspace:
-    """A workspace by id or slug, or a deleted one by id."""
-    workspaces = Workspaces(session)
-    found = await workspaces.find(caller.account_id, reference)
-    return caller.require(found or await workspaces.find_deleted(caller.account_id, reference))
-
-
-async def _archive(session: AsyncSession, row: Workspace, version: str) -> Archive:
-    found = await Archives(session).find(row.id, version) if is_version(version) else None
-    if found is None or found.state not in SHOWN:
-        raise _unknown(version)
-    return found
-
-
-async def _making(session: AsyncSession, archive: Archive) -> Operation | None:
-    if archive.state is not ArchiveState.CREATING or archive.operation_id is None:
-        return None
-    return await Operations(session).get(archive.operation_id)
-
-
-def _check_ready(archive: Archive) -> None:
-    if archive.state is not ArchiveState.READY:
-        raise Conflict(
-            f"Version {archive.version} is {archive.state.value}, only a ready one has files.",
-            state=archive.state.value,
-        )
-
-
 def _consistency(row: Workspace) -> str:
     """Whether its files may change while they are read."""
     return "running" if row.observed_state == MachineState.RUNNING else "stopped"
-
-
-def _unknown(version: str) -> NotFound:
-    return NotFound(
-        f"There is no archive of version {version[:64]!r}. "
-        "List them with GET /workspace/:id/archives."
-    )

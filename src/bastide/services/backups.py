@@ -20,19 +20,33 @@ from bastide.store.tables import Archive
 
 _FULL = 507
 _BAD_PATHS = frozenset({400, 403, 404})
+_UNFIT = frozenset({400, 403, 409, 413})
 _SLACK = 16 * 1024 * MIB
 """Bytes that a tar may have beside twice its disk: what the image holds, and headers."""
 
 
 @dataclass
 class Progress:
-    """How far a transfer is: bytes of the tar, and bytes stored or read back."""
+    """How far a transfer is: bytes of the tar (of `whole`, if known), and stored or read back."""
 
+    whole: int | None = None
     tar: int = 0
     stored: int = 0
 
     def __str__(self) -> str:
-        return f"{self.tar // MIB} MiB of files, {self.stored // MIB} MiB compressed"
+        done = f"{self.tar // MIB}"
+        if self.whole is not None:
+            done += f" of {-(-self.whole // MIB)}"
+        return f"{done} MiB of files, {self.stored // MIB} MiB compressed"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an archive is put: a running machine, the image it is of, and a directory in it."""
+
+    control: ControlAddress
+    image: str
+    dest: str = "/"
 
 
 @dataclass(frozen=True)
@@ -83,15 +97,14 @@ class Backups:
             raise EngineError(code, error.message) from error
         return Sealed(press.written, press.read, press.sha256)
 
-    async def put(
-        self, control: ControlAddress, archive: Archive, dest: str, progress: Progress
-    ) -> int:
-        """Extract an archive below `dest` in a machine; how many files and links it was.
+    async def put(self, target: Target, archive: Archive, progress: Progress) -> int:
+        """Extract an archive into a machine; how many files and links it was.
 
         Files that came before a failure stay there.
         """
+        content = self._expanded(archive, progress)
         try:
-            return await self._agent.unpack(control, dest, self._expanded(archive, progress))
+            return await self._agent.unpack(target.control, target.dest, content)
         except Missing as error:
             raise EngineError("archive_gone", str(error)) from error
         except DepotError as error:
@@ -99,8 +112,7 @@ class Backups:
         except BrokenError as error:
             raise EngineError("UNPACK_FAILED", str(error)) from error
         except AgentRefused as error:
-            code = "workspace_full" if error.status == _FULL else "UNPACK_FAILED"
-            raise EngineError(code, error.message) from error
+            raise _refused(error, archive, target) from error
 
     async def _expanded(self, archive: Archive, progress: Progress) -> AsyncIterator[bytes]:
         """The plain tar of a stored archive."""
@@ -112,6 +124,24 @@ class Backups:
                 progress.tar += len(data)
                 yield data
         expansion.end(archive.sha256)
+
+
+def _refused(error: AgentRefused, archive: Archive, target: Target) -> EngineError:
+    """What it means that an agent does not take an archive."""
+    if error.status == _FULL:
+        return EngineError("workspace_full", error.message)
+    if error.status not in _UNFIT:
+        return EngineError("UNPACK_FAILED", error.message)
+    if error.field == "dest":
+        return EngineError("archive_dest", error.message)
+    message = error.message
+    if target.dest == "/" and archive.image != target.image:
+        message += (
+            f"; the archive is of the image {archive.image}, and this workspace of {target.image}, "
+            "whose directories may be laid out in another way: put it into a workspace of "
+            f"{archive.image}, which a creation from the archive has when it names no image"
+        )
+    return EngineError("archive_unfit", message)
 
 
 def _check(press: Press, archive: Archive, most: int) -> None:

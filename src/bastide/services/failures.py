@@ -51,6 +51,8 @@ def failure_of_operation(operation: Operation) -> BastideError:
         "unsupported": NotSupported(f"The {operation.kind} is not possible: {message}."),
         "archive_gone": NotFound(f"There is no such archive: {message}.", details=details),
         "archive_paths": ValidationFailed("vm_paths", f"{message}.", details=details),
+        "archive_dest": ValidationFailed("dest", f"{message}.", details=details),
+        "archive_unfit": Conflict(f"The files cannot be put there: {message}.", details=details),
         "archive_too_large": Conflict(f"The archive is too large: {message}.", details=details),
         "archive_cancelled": Conflict(f"The archive was given up: {message}.", details=details),
         "workspace_full": Conflict(f"The files do not fit: {message}.", details=details),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bastide.domain.errors import NotFound
+from bastide.domain.identifiers import OPERATION, is_id
 from bastide.domain.machine import Capabilities, MachineStatus
 from bastide.domain.restart import Restarts
 from bastide.engine.contract import Engine, UnknownMachine
@@ -14,6 +16,8 @@ from bastide.services.failures import engine_failures
 from bastide.services.views import WorkspaceView, views_of
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database
+from bastide.store.operations import Operations
+from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 
 
@@ -55,6 +59,24 @@ class LifecycleService:
         view = await self._workspaces.get(caller, reference)
         info = Restarts.model_validate(view.row.restarts).shown()
         return LifecycleView(view, await self._catalogue.capabilities(), info)
+
+    async def operation(self, caller: Caller, reference: str, operation_id: str) -> Operation:
+        """A long operation on a workspace, going on or ended within the last days.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        async with self._database.read() as session:
+            row = caller.require(await Workspaces(session).find(caller.account_id, reference))
+            found = None
+            if is_id(OPERATION, operation_id):
+                found = await Operations(session).get(operation_id)
+            if found is None or found.workspace_id != row.id:
+                raise NotFound(
+                    f"This workspace has no operation {operation_id[:64]!r}; those that ended are "
+                    "forgotten after some days."
+                )
+            return found
 
     async def archived(
         self, caller: Caller, *, page: int, limit: int

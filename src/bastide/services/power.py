@@ -10,6 +10,7 @@ from bastide.domain.lifecycle import DesiredState
 from bastide.domain.operation import ANEW, OperationKind
 from bastide.domain.workspace import Answer, judge
 from bastide.services.allowance import Allowance
+from bastide.services.archive_records import hold_source
 from bastide.services.caller import Caller
 from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
@@ -108,7 +109,7 @@ class PowerService:
         """Try a failed creation again with the same id and configuration; answers at once.
 
         Raises:
-            Conflict: the creation did not fail.
+            Conflict: the creation did not fail, or the archive it begins with was deleted.
         """
         view, _ = await self._begin(caller, reference, OperationKind.PROVISION, force=False)
         return await self._workspaces.get(caller, view.row.id)
@@ -162,6 +163,8 @@ class PowerService:
                         await self._allowance.count_start(session, row.account_id)
                     if kind is OperationKind.PROVISION and view.provision:
                         params = view.provision.params
+                        if view.creation_failed and "archive" in params:
+                            await hold_source(session, str(params["archive"]))
                     operation = await self._queue.request(
                         session,
                         view,

@@ -19,7 +19,7 @@ from bastide.domain.slug import slug_of, vary_slug
 from bastide.domain.workspace import Status
 from bastide.engine.contract import EngineError, EngineUnavailable
 from bastide.services.allowance import Allowance, Sizes
-from bastide.services.archives import source_of
+from bastide.services.archive_records import hold_source, source_of
 from bastide.services.caller import Caller
 from bastide.services.catalogue import Catalogue
 from bastide.services.draft import Draft
@@ -231,6 +231,8 @@ class WorkspaceService:
         for _ in range(_ATTEMPTS):
             try:
                 async with self._database.write() as session:
+                    if source is not None:
+                        await hold_source(session, source.id)
                     limits = await self._allowance.count_new(session, caller.account_id)
                     sizes = self._allowance.sizes(sized, image, limits)
                     if wanted is None and await _taken(session, caller.account_id, slug):
@@ -283,6 +285,7 @@ class WorkspaceService:
             now = Sizes(row.cpus, row.memory_mb, row.disk_mb)
             sizes = self._allowance.sizes(config, image, limits, now)
             values |= {"cpus": sizes.cpus, "memory_mb": sizes.memory_mb, "disk_mb": sizes.disk_mb}
+        body.check_kept(mode=row.mode, image=row.image, namespace=row.namespace)
         _leave_lease(row, config)
         _leave_ssh(row, config)
         _leave_archive(config)

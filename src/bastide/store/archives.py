@@ -6,17 +6,21 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bastide.domain.archive import SHOWN, STORED, ArchiveState
 from bastide.domain.operation import UNFINISHED
 from bastide.store.results import changed
-from bastide.store.tables import Archive, Operation
+from bastide.store.tables import Archive, Operation, Workspace
+from bastide.store.workspaces import Filter
 
 
 class Archives:
-    """Archives within one transaction."""
+    """Archives within one transaction.
+
+    With `hold` nobody else holds or changes what was found until the transaction ends.
+    """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -27,28 +31,57 @@ class Archives:
         await self._session.flush()
         return archive
 
-    async def get(self, archive_id: str) -> Archive | None:
+    async def get(self, archive_id: str, *, hold: bool = False) -> Archive | None:
         """By id."""
-        return await self._session.get(Archive, archive_id, populate_existing=True)
-
-    async def find(self, workspace_id: str, version: str) -> Archive | None:
-        """One version, in whatever state."""
-        return await self._session.scalar(
-            select(Archive)
-            .where(Archive.workspace_id == workspace_id, Archive.version == version)
-            .execution_options(populate_existing=True)
+        return await self._session.get(
+            Archive, archive_id, populate_existing=True, with_for_update=hold
         )
 
+    async def find(self, workspace_id: str, version: str, *, hold: bool = False) -> Archive | None:
+        """One version, in whatever state."""
+        wanted = select(Archive).where(
+            Archive.workspace_id == workspace_id, Archive.version == version
+        )
+        return await self._session.scalar(_held(wanted, hold=hold))
+
     async def of(
-        self, workspace_id: str, states: Collection[ArchiveState] = SHOWN
+        self,
+        workspace_id: str,
+        states: Collection[ArchiveState] = SHOWN,
+        *,
+        hold: bool = False,
     ) -> list[Archive]:
         """Those of a workspace, newest first."""
-        found = await self._session.scalars(
+        wanted = (
             select(Archive)
             .where(Archive.workspace_id == workspace_id, Archive.state.in_(states))
             .order_by(Archive.created_at.desc(), Archive.id.desc())
         )
-        return list(found)
+        return list(await self._session.scalars(_held(wanted, hold=hold)))
+
+    async def page(
+        self, which: Filter, *, limit: int, offset: int
+    ) -> list[tuple[Archive, Workspace]]:
+        """Those of these workspaces, deleted ones too, newest first; each with its workspace."""
+        found = await self._session.execute(
+            select(Archive, Workspace)
+            .join(Workspace, Archive.workspace_id == Workspace.id)
+            .where(*which.conditions(deleted=True), Archive.state.in_(SHOWN))
+            .order_by(Archive.created_at.desc(), Archive.id.desc())
+            .limit(limit)
+            .offset(offset)
+        )
+        return [(archive, workspace) for archive, workspace in found]
+
+    async def count(self, which: Filter) -> int:
+        """How many `page` would find in all."""
+        found = await self._session.scalar(
+            select(func.count())
+            .select_from(Archive)
+            .join(Workspace, Archive.workspace_id == Workspace.id)
+            .where(*which.conditions(deleted=True), Archive.state.in_(SHOWN))
+        )
+        return found or 0
 
     async def versions(self, workspace_id: str) -> list[str]:
         """Every version that is taken."""
@@ -105,3 +138,9 @@ class Archives:
         await self._session.execute(
             delete(Archive).where(Archive.state == ArchiveState.FAILED, Archive.created_at < before)
         )
+
+
+def _held(wanted: Select[Archive], *, hold: bool) -> Select[Archive]:
+    """As it is now. On SQLite a transaction that writes is alone anyway."""
+    fresh = wanted.execution_options(populate_existing=True)
+    return fresh.with_for_update() if hold else fresh

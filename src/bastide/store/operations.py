@@ -34,6 +34,7 @@ from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, 
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
+_READERS = (OperationKind.UNPACK, OperationKind.PROVISION)
 _ROWS = cast("Table", Operation.__table__)
 _INSERT = insert(_ROWS)
 # Built once: every request asks them, and building a statement takes longer than running it.
@@ -128,6 +129,16 @@ class Operations:
             .where(Operation.workspace_id == workspace_id, Operation.state.in_(UNFINISHED))
             .execution_options(populate_existing=True)
         )
+
+    async def reading(self, archive_id: str) -> list[Operation]:
+        """The unfinished ones that put the files of an archive into a workspace."""
+        found = await self._session.scalars(
+            select(Operation)
+            .where(Operation.state.in_(UNFINISHED), Operation.kind.in_(_READERS))
+            .where(Operation.params["archive"].as_string() == archive_id)
+            .order_by(Operation.created_at, Operation.id)
+        )
+        return list(found)
 
     async def telling(self, workspace_id: str) -> tuple[Operation | None, Operation | None]:
         """The newest operation of a workspace, and its newest creation; both may be the same."""

@@ -17,7 +17,7 @@ from tests.fakes.depot import FailingDepot
 from bastide.domain.machine import MachineState
 from bastide.domain.scope import Scope
 from bastide.engine.agent import AgentRefused
-from bastide.pipelines import archiving
+from bastide.pipelines import transfer
 from bastide.services import archive_files
 from bastide.services.archive_files import ArchiveFiles
 from bastide.services.caller import Caller
@@ -293,6 +293,41 @@ async def test_another_account_sees_none_of_it(cloud: Cloud) -> None:
     assert len(stored(cloud.world)) == 1
 
 
+async def test_all_archives_are_found(cloud: Cloud) -> None:
+    """Newest first, page by page, with their workspaces, also those that are deleted."""
+    one, two = await cloud.create(slug="one"), await cloud.create(namespace="other")
+    await archive(cloud, one["id"])
+    await archive(cloud, two["id"])
+    await archive(cloud, one["id"])
+    narrow = await key_of(cloud, Scope.WORKSPACE, workspace=one["id"])
+    await cloud.call("DELETE", f"/workspace/{one['id']}")
+    await cloud.gone(one["id"])
+    found = await cloud.call("GET", "/archives?limit=2")
+    assert (found["total"], found["page"], found["limit"]) == (3, 1, 2)
+    rest = await cloud.call("GET", "/archives?limit=2&page=2")
+    shown = [
+        (item["workspace_id"], item["version"], item["workspace_slug"], item["workspace_deleted"])
+        for item in (*found["archives"], *rest["archives"])
+    ]
+    assert shown == [
+        (one["id"], 2, "one", True),
+        (two["id"], 1, two["slug"], False),
+        (one["id"], 1, "one", True),
+    ]
+    assert rest["archives"][0]["workspace_name"] == one["name"]
+    assert (await cloud.call("GET", "/archives?namespace=other"))["total"] == 1
+    await cloud.call("GET", "/archives?page=0", status=422)
+    for headers, expected in (
+        (await stranger_of(cloud), 0),
+        (await key_of(cloud, Scope.NAMESPACE, namespace="other"), 1),
+        (narrow, 2),
+    ):
+        answer = await cloud.http.get("/archives", headers=headers)
+        assert (answer.status_code, answer.json()["total"]) == (200, expected)
+    billing = await key_of(cloud, Scope.BILLING)
+    assert (await cloud.http.get("/archives", headers=billing)).status_code == 403
+
+
 async def test_limits(world: World) -> None:
     """Counts and bytes are bounded, with figures; deleting makes room again."""
     few = world.settings.archives.model_copy(update={"max_per_workspace": 1})
@@ -331,7 +366,7 @@ async def test_a_workspace_that_sends_nothing_holds_no_place(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What gets nowhere is given up, with the figures."""
-    monkeypatch.setattr(archiving, "STALL", 0.0)
+    monkeypatch.setattr(transfer, "STALL", 0.0)
     found = await cloud.create()
     cloud.agent.flow.clear()
     failed = await cloud.call("POST", f"/workspace/{found['id']}/archives", status=503)
@@ -516,4 +551,13 @@ async def stranger_of(cloud: Cloud) -> dict[str, str]:
     account = await cloud.services.accounts.create("stranger")
     caller = Caller(account.id, Scope.ADMIN, "test")
     issued = await cloud.services.keys.create(caller, scope=Scope.ADMIN)
+    return {"X-Client-ID": issued.client_id, "X-Client-Secret": issued.client_secret}
+
+
+async def key_of(cloud: Cloud, scope: Scope, **reach: str) -> dict[str, str]:
+    """Narrower credentials of the same account."""
+    admin = await cloud.services.keys.authenticate(
+        cloud.http.headers["X-Client-ID"], cloud.http.headers["X-Client-Secret"]
+    )
+    issued = await cloud.services.keys.create(admin, scope, **reach)
     return {"X-Client-ID": issued.client_id, "X-Client-Secret": issued.client_secret}

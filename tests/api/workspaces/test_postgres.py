@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 from tests.api.workspaces.cloud import Cloud, World
 from tests.api.workspaces.test_archives import (
+    test_all_archives_are_found,
     test_archives_outlive_their_workspace,
     test_deleting_with_and_without_the_file,
     test_storage_that_goes_in_the_middle,
+)
+from tests.api.workspaces.test_archives_back import (
+    test_an_archive_is_not_deleted_while_it_is_restored,
+    test_of_deleting_and_restoring_one_wins,
 )
 from tests.api.workspaces.test_crash import (
     test_a_creation_is_taken_up_again,
@@ -43,12 +48,15 @@ __all__ = [
     "test_a_creation_is_taken_up_again",
     "test_a_lease_that_ended_while_nobody_was_there",
     "test_a_stale_result_is_dropped",
+    "test_all_archives_are_found",
+    "test_an_archive_is_not_deleted_while_it_is_restored",
     "test_archives_outlive_their_workspace",
     "test_deleting_with_and_without_the_file",
     "test_deletion_supersedes_a_creation",
     "test_equal_names_get_different_slugs",
     "test_limits_hold_in_a_race",
     "test_of_conflicting_calls_one_wins",
+    "test_of_deleting_and_restoring_one_wins",
     "test_of_renewal_and_expiry_exactly_one_wins",
     "test_removed_on_any_exit",
     "test_restarts_back_off",

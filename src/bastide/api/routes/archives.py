@@ -7,18 +7,43 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
+from bastide.api import shapes
 from bastide.api.authentication import CallerOf
 from bastide.api.byterange import wanted_range
 from bastide.api.context import ServicesOf
 from bastide.api.envelope import Envelope, success
+from bastide.api.routes.workspaces import Limit, Page
 from bastide.domain.archive import CreateArchive, RestoreArchive
 from bastide.domain.instant import iso
-from bastide.services.archives import ArchiveView
+from bastide.services.archive_records import ArchiveView
 from bastide.store.tables import Archive
 
 router = APIRouter(tags=["Snapshots & Archives"])
 _PATH = "/workspace/{id}/archives"
 _MEDIA_TYPE = "application/zstd"
+
+
+@router.get("/archives", summary="List all archives")
+async def list_all_archives(
+    caller: CallerOf,
+    services: ServicesOf,
+    *,
+    page: Page = 1,
+    limit: Limit = 20,
+    namespace: str | None = None,
+) -> Envelope:
+    """Newest first, as far as the credential reaches; also those of deleted workspaces."""
+    found, total = await services.archives.page(caller, page=page, limit=limit, namespace=namespace)
+    shown = [
+        {
+            **_shown(view),
+            "workspace_name": row.name,
+            "workspace_slug": row.slug,
+            "workspace_deleted": row.deleted_at is not None,
+        }
+        for view, row in found
+    ]
+    return success(archives=shown, total=total, page=page, limit=limit)
 
 
 @router.post(_PATH, status_code=201, summary="Create an archive")
@@ -100,9 +125,18 @@ async def restore_archive(
     services: ServicesOf,
     body: RestoreArchive | None = None,
 ) -> Envelope:
-    """Put its files over those of its workspace, or of `workspace`."""
+    """Put its files over those of its workspace, or of `workspace`.
+
+    Answers when that is done; with `wait` false at once (202), `operation` being how far it is.
+    """
     done = await services.archives.restore(caller, id, version, body or RestoreArchive())
-    return success(id=done.workspace_id, version=_version(done.archive), files_restored=done.files)
+    return success(
+        202 if done.files is None else 200,
+        id=done.operation.workspace_id,
+        version=_version(done.archive),
+        files_restored=done.files,
+        operation=shapes.operation(done.operation),
+    )
 
 
 @router.delete(f"{_PATH}/{{version}}", summary="Delete an archive")

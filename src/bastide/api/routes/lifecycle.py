@@ -22,6 +22,18 @@ async def get_lifecycle(id: str, caller: CallerOf, services: ServicesOf) -> Enve
     return success(**shapes.lifecycle(await services.lifecycle.get(caller, id)))
 
 
+@router.get("/workspace/{id}/operations/{operation}", summary="Get an operation")
+async def get_operation(
+    id: str,  # noqa: A002 - the wire's name
+    operation: str,
+    caller: CallerOf,
+    services: ServicesOf,
+) -> Envelope:
+    """How far a long operation is, or how it ended."""
+    shown = shapes.operation(await services.lifecycle.operation(caller, id, operation))
+    return success(operation=shown)
+
+
 @router.post("/workspace/{id}/lifecycle/permanent", summary="Make permanent")
 async def make_permanent(
     id: str,  # noqa: A002 - the wire's name
