@@ -17,6 +17,8 @@ from bastide.domain.errors import (
 )
 
 _PLACES = frozenset({"body", "query", "path", "header", "cookie"})
+_NO_OBJECT = frozenset({"model_attributes_type", "model_type", "dict_type"})
+_SHOULD = re.compile(r"^(Input|Value|String|List|Tuple|Set|Dictionary) should")
 _MOST_NAMED = 20
 _LONGEST_NAME = 200
 
@@ -69,12 +71,23 @@ def _sentence(field: str, place: str, error: Mapping[str, Any], cause: object) -
     if error["type"] == "missing":
         what = "A JSON object is required as the body." if field == "body" else ""
         return what or f"{field} is required."
-    if error["type"] in {"model_attributes_type", "model_type"} and field == place:
-        return "The body must be a JSON object sent with Content-Type application/json."
-    text = str(cause) if isinstance(cause, ValueError) else str(error["msg"])
-    text = re.sub(r"^(Input|Value) should", "must", text).rstrip(".")
+    if error["type"] in _NO_OBJECT:
+        if field == place:
+            return "The body must be a JSON object sent with Content-Type application/json."
+        return f"{field} must be a JSON object."
+    own = isinstance(cause, ValueError)
+    text = (str(cause) if own else _words(error)).rstrip(".")
     if text.startswith(("must", "is ", "has ")):
-        text = f"{field} {text}"
-    elif not isinstance(cause, ValueError):
-        text = f"{field}: {text}"
-    return f"{text[:1].upper() if isinstance(cause, ValueError) else text[:1]}{text[1:]}."
+        return f"{field} {text}."
+    name = field.rpartition(".")[2]
+    if own:  # a sentence of ours, or one that begins with the field's name
+        return f"{text}." if text.startswith(name) else f"{text[:1].upper()}{text[1:]}."
+    return f"{field}: {text}."
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    """The framework's sentence, made one about the field."""
+    text = _SHOULD.sub("must", str(error["msg"])).replace(" after validation", "")
+    if isinstance(error.get("input"), str):  # whose length it counts in items
+        text = re.sub(r"\bitem(s?)\b", r"character\1", text)
+    return text

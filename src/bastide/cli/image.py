@@ -145,16 +145,22 @@ def _quoted(text: str) -> str:
 
 @app.command()
 def remove(
-    image: Annotated[str, typer.Argument(help="Id or reference.")], *, yes: Yes = False
+    image: Annotated[str, typer.Argument(help="Id or reference.")],
+    *,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Remove an image that no workspace uses (needs root)."""
     from bastide.cli.node_socket import answer_of, node
-    from bastide.cli.output import ask
+    from bastide.cli.output import ask, show_json
 
     ask(f"Remove the image {image} from this server?", yes=yes)
     with node("removing an image") as client:
         found = answer_of(client.post("/v1/images/remove", json={"reference": image}))
-    typer.echo(f"removed: {image}, {_size(found['bytes'])}")
+    if json:
+        show_json(found)
+    else:
+        typer.echo(f"removed: {image}, {_size(found['bytes'])}")
 
 
 @app.command()
@@ -163,12 +169,17 @@ def gc(
     everything: Annotated[
         bool, typer.Option("--all", help="All that is not used, not only above images.cache_mb.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Remove images and layers that nobody uses, the longest unused first (needs root)."""
     from bastide.cli.node_socket import answer_of, node
+    from bastide.cli.output import show_json
 
     with node("removing images") as client:
         found = answer_of(client.post("/v1/images/gc", json={"everything": everything}))
+    if json:
+        show_json(found)
+        return
     typer.echo(
         f"removed: {found['images']} images, {found['layers']} layers, {_size(found['bytes'])}"
     )

@@ -37,7 +37,7 @@ def resume(workspace: WorkspaceName, *, json: Json = False) -> None:
         tell(client, workspace, "running", json=json)
 
 
-def details(workspace: WorkspaceName) -> None:
+def details(workspace: WorkspaceName, *, json: Json = True) -> None:  # noqa: ARG001 - there is no other form
     """Print everything about a workspace as JSON; its gateway token is among it."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import show_json
@@ -158,7 +158,11 @@ def resize(
                 ("disk MiB", done.resources.disk_size_mb),
             ]
         )
-    note("the machine was booted anew" if done.relaunched else "no new boot was needed")
+    now = apply and done.resources is not None and done.resources.status == "running"
+    if done.relaunched:
+        note("the machine was booted anew")
+    else:
+        note("no new boot was needed" if now else "it counts from the next start")
 
 
 def destroy(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) -> None:
@@ -223,7 +227,7 @@ def archived(*, json: Json = False) -> None:
 def quota(*, json: Json = False) -> None:
     """Show what the account may have and has."""
     from bastide.cli.connection import cloud
-    from bastide.cli.output import note, show_json, show_table
+    from bastide.cli.output import note, plain_number, show_json, show_table
 
     with cloud() as client:
         found = client.workspaces.quota()
@@ -234,11 +238,14 @@ def quota(*, json: Json = False) -> None:
     show_table(
         ("", "COUNT", "CPUS", "MEMORY MiB", "DISK MiB"),
         (
-            ("owned", *(found.pool_usage.get(name) for name in fields)),
-            ("most", *(found.pool.get(name) for name in fields)),
-            ("running", *(found.running_pool_usage.get(name) for name in fields)),
-            ("most running", *(found.running_pool.get(name) for name in fields)),
-            ("most in one", *(found.limits.get(name) for name in fields)),
+            (label, *(plain_number(figures.get(name)) for name in fields))
+            for label, figures in (
+                ("owned", found.pool_usage),
+                ("most", found.pool),
+                ("running", found.running_pool_usage),
+                ("most running", found.running_pool),
+                ("most in one", found.limits),
+            )
         ),
     )
     if found.reason:

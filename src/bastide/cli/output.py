@@ -42,6 +42,11 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
         typer.echo(f"{name:<{width}}  {value}")
 
 
+def plain_number(value: float | None) -> float | None:
+    """A number as people write it: 2 for 2.0."""
+    return int(value) if value is not None and value == int(value) else value
+
+
 def age(seconds: float) -> str:
     """A duration in its largest unit: 5s, 12m, 3h, 4d."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):

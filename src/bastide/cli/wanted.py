@@ -29,7 +29,10 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def words(command: str | None) -> str | list[str] | None:
-    """A main command: words if it is a JSON list of them, else a line for the shell."""
+    """A main command: words if it is a JSON list of them, else a line for the shell.
+
+    An empty one of either kind is none.
+    """
     from json import loads
 
     if command is None or not command.startswith("["):
@@ -38,7 +41,7 @@ def words(command: str | None) -> str | list[str] | None:
         listed: list[str] = loads(command)
     except ValueError:
         return command
-    return listed if listed and all(isinstance(word, str) for word in listed) else command
+    return listed if all(isinstance(word, str) for word in listed) else command
 
 
 def source(archive: str | None) -> dict[str, Any]:

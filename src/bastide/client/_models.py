@@ -36,11 +36,12 @@ class Provisioning(Model):
 
 
 class Resources(Model):
-    """Cores, and MiB of memory and disk."""
+    """Cores, and MiB of memory and disk; `status` is that of their workspace."""
 
     cpus: float | None = None
     memory_mb: int | None = None
     disk_size_mb: int | None = None
+    status: str | None = None
 
 
 class WorkspaceInfo(Model):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -22,6 +25,7 @@ from bastide.domain.lifecycle import Mode
 from bastide.domain.reference import looks_like_one
 from bastide.domain.slug import check_slug
 
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?", re.ASCII)
 # Fields that older clients send at the top level, and what `config` calls them (spec 4.1).
 _MOVED = {
     "cpus": "cpus",
@@ -31,6 +35,16 @@ _MOVED = {
     "disk_size_mb": "disk_size_mb",
     "writable_size_mb": "disk_size_mb",
     "disk_mb": "disk_size_mb",
+}
+
+
+_KEPT = {
+    "mode": "The mode is changed with POST /workspace/:id/lifecycle/temporary or POST "
+    "/workspace/:id/lifecycle/permanent.",
+    "image": "A workspace keeps its image. Create a new one of the other image; files come along "
+    "in an archive (config.archive).",
+    "namespace": "A workspace stays in its namespace. Create a new one in the other; files come "
+    "along in an archive (config.archive).",
 }
 
 
@@ -46,8 +60,27 @@ def _url(value: str) -> str:
     return value
 
 
+def _namespace(value: str) -> str:
+    if not _NAMESPACE.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 128 lower-case letters, digits and hyphens, with no hyphen at either end"
+        )
+    return value
+
+
+def _of_a_creation(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("is given when a workspace is created; leave it out")
+    return value
+
+
 Name = Annotated[Text, AfterValidator(_printable), Field(max_length=255)]
 Slug = Annotated[Text, AfterValidator(check_slug)]
+Namespace = Annotated[
+    Text,
+    AfterValidator(_namespace),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAMESPACE.pattern}$"}),
+]
 Logo = Annotated[Text, AfterValidator(_url), Field(max_length=2048)]
 
 
@@ -72,8 +105,8 @@ class CreateWorkspace(BaseModel):
     image_auth: ImageAuth | None = Field(
         None, description="credentials for the registry of `image`; never shown again"
     )
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")] | None = (
-        Field(None, description="slug of a namespace; absent: a personal workspace")
+    namespace: Namespace | None = Field(
+        None, description="slug of a namespace; absent: a personal workspace"
     )
     mode: Mode | None = None
     config: Config | None = None
@@ -122,7 +155,11 @@ class CreateWorkspace(BaseModel):
 
 
 class UpdateWorkspace(BaseModel):
-    """Body of PUT /workspace/:id; only what is given changes, null clears slug and logo."""
+    """Body of PUT /workspace/:id; only what is given changes, null clears slug and logo.
+
+    `mode`, `image` and `namespace` are not changed here: who sends a workspace back as it was
+    shown is heard, and another value is refused by `check_kept`.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -130,12 +167,27 @@ class UpdateWorkspace(BaseModel):
     slug: Slug | None = None
     logo: Logo | None = None
     config: Config | None = None
+    mode: Mode | None = None
+    image: Text | None = None
+    namespace: Text | None = None
+    image_auth: Annotated[Any, BeforeValidator(_of_a_creation)] = None
     auto_stop_seconds: Later = None
+    preset: Later = None
 
     @model_validator(mode="before")
     @classmethod
     def _older_clients(cls, value: Any) -> Any:
         return move_sizes(value)
+
+    def check_kept(self, *, mode: Mode, image: str, namespace: str | None) -> None:
+        """Refuse another value than the workspace's where an update cannot give it one.
+
+        Raises:
+            ValidationFailed: names the field, and what does.
+        """
+        for field, now in (("mode", mode), ("image", image), ("namespace", namespace)):
+            if getattr(self, field) not in {None, now}:
+                raise ValidationFailed(field, _KEPT[field])
 
 
 def move_sizes(value: Any) -> Any:

@@ -45,7 +45,17 @@ def _action(value: Any) -> Any:
     return value
 
 
+def _locked(value: Any) -> Any:
+    if value not in (None, RestartPolicy.NO, "never"):  # `never`: an older word for `no`
+        raise ValueError(
+            'restart_policy of a temporary workspace is locked to "no"; leave it out, or make '
+            "the workspace permanent"
+        )
+    return value
+
+
 Ttl = Annotated[str, BeforeValidator(_ttl)]
+Locked = Annotated[Any, BeforeValidator(_locked)]
 Action = Annotated[TtlAction, BeforeValidator(_action)]
 
 
@@ -65,15 +75,6 @@ class Lease:
     def ends(self, begin: datetime, seconds: int | None = None) -> datetime:
         """When it ends if it begins (or is renewed) at `begin`, for `seconds` if given."""
         return begin + timedelta(seconds=self.seconds if seconds is None else seconds)
-
-
-def _locked(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("restart_policy") not in (None, RestartPolicy.NO):
-        raise ValueError(
-            'restart_policy of a temporary workspace is locked to "no"; leave it out, or make '
-            "the workspace permanent"
-        )
-    return value
 
 
 def _off(value: Any) -> Any:
@@ -102,7 +103,7 @@ class MakeTemporary(BaseModel):
     ttl_action: Action = TtlAction.STOP
     remove_on_exit: StrictBool = False
 
-    _policy = model_validator(mode="before")(_locked)
+    restart_policy: Locked = None
 
     @property
     def lease(self) -> Lease:
@@ -118,7 +119,7 @@ class UpdateTtl(BaseModel):
     ttl: Ttl | None = None
     ttl_action: Action | None = None
 
-    _policy = model_validator(mode="before")(_locked)
+    restart_policy: Locked = None
 
     @model_validator(mode="after")
     def _something(self) -> UpdateTtl:

@@ -123,6 +123,33 @@ async def test_wrong_fields_are_named(cloud: Cloud, body: Any, field: str) -> No
     assert not cloud.engine.machines
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"name": "x" * 300}, "name must have at most 255 characters, not 300."),
+        ({"image": ""}, "image must have at least 1 character, not 0."),
+        (
+            {"namespace": "A b"},
+            "namespace must be 1 to 128 lower-case letters, digits and hyphens, with no hyphen",
+        ),
+        ({"config": "small"}, "config must be a JSON object."),
+        ({"config": {"network_config": 1}}, "config.network_config must be a JSON object."),
+        (
+            {"config": {"network_config": {"ingress_ports": [1] * 60}}},
+            "config.network_config.ingress_ports must have at most 50 items, not 60.",
+        ),
+        (
+            {"config": {"ttl": 0}},
+            "config.ttl must be between 1 second and 10 years; allowed is a number of seconds",
+        ),
+    ],
+)
+async def test_what_is_allowed_is_said_in_words(cloud: Cloud, body: Any, message: str) -> None:
+    """A sentence for the person who wrote the field, not for who wrote the server."""
+    refused = await cloud.call("POST", "/workspace", body, status=422)
+    assert refused["message"].startswith(message)
+
+
 async def test_thirty_at_once(cloud: Cloud) -> None:
     """Thirty creations at once all succeed, with addresses of their own."""
     found = await asyncio.gather(*(cloud.create(name="same") for _ in range(30)))

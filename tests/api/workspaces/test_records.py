@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.api.workspaces.cloud import Cloud
 
@@ -63,6 +65,38 @@ async def test_update_changes_what_is_given(cloud: Cloud) -> None:
     cleared = (await cloud.call("PUT", path, {"slug": None, "logo": None}))["workspace"]
     assert (cleared["slug"], cleared["logo"]) == (None, None)
     assert cleared["name"] == "after"
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "instead"),
+    [
+        ({"mode": "temporary"}, "mode", "/lifecycle/temporary"),
+        ({"image": "python-3.11"}, "image", "Create a new one"),
+        ({"namespace": "elsewhere"}, "namespace", "Create a new one"),
+        ({"image_auth": {"username": "me", "password": "x"}}, "image_auth", "is created"),
+        ({"preset": "large"}, "preset", "not available"),
+    ],
+)
+async def test_an_update_drops_nothing_in_silence(
+    cloud: Cloud, body: dict[str, Any], field: str, instead: str
+) -> None:
+    """What it cannot change is named with what can, and changes nothing."""
+    found = await cloud.create()
+    path = f"/workspace/{found['id']}"
+    refused = await cloud.call("PUT", path, {**body, "name": "new"}, status=422)
+    assert refused["details"]["field"] == field
+    assert instead in refused["message"]
+    assert (await cloud.get(found["id"])) == found
+
+
+async def test_a_workspace_can_be_sent_back_as_it_is_shown(cloud: Cloud) -> None:
+    """Whoever changes one field of the whole object is heard."""
+    found = await cloud.create()
+    shown = await cloud.get(found["id"])
+    path = f"/workspace/{found['id']}"
+    changed = {key: shown[key] for key in ("slug", "mode", "image", "namespace", "logo")}
+    updated = await cloud.call("PUT", path, {**changed, "name": "new"})
+    assert (updated["workspace"]["name"], updated["workspace"]["mode"]) == ("new", shown["mode"])
 
 
 async def test_update_refuses_what_cannot_be(cloud: Cloud) -> None:

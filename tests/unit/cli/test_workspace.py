@@ -55,9 +55,11 @@ def test_create_sends_every_option(server: Server) -> None:
     }  # fmt: skip
     ws("create", "--no-wait", "--cmd", '["a", "b c"]', "--ttl", "60", "--remove-on-exit")
     assert asked(server)["config"] == {"cmd": ["a", "b c"], "ttl": 60, "remove_on_exit": True}
+    ws("create", "--no-wait", "--cmd", "[]")
+    assert asked(server)["config"] == {"cmd": []}
 
 
-@pytest.mark.parametrize("line", ["[ -f /x ] && y", '["a", 1]', "[]"])
+@pytest.mark.parametrize("line", ["[ -f /x ] && y", '["a", 1]', "[ ] x"])
 def test_what_is_no_list_of_words_is_for_the_shell(server: Server, line: str) -> None:
     """A command that only begins like a list goes to the shell as it is."""
     server.on("POST", "/workspace", workspace())
@@ -182,6 +184,43 @@ def test_info_tells_why_there_is_no_snapshot(server: Server) -> None:
 
 FAULT = {"code": "image_not_found", "message": "there is no such image"}
 FAILED = {"state": "failed", "phase": "failed", "error": FAULT}
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "said"),
+    [
+        ("running", [], "no new boot was needed"),
+        ("stopped", [], "it counts from the next start"),
+        ("failed", [], "it counts from the next start"),
+        ("running", ["--no-apply"], "it counts from the next start"),
+    ],
+)
+def test_resizing_says_when_it_counts(
+    server: Server, status: str, more: list[str], said: str
+) -> None:
+    """Now where it runs, else from the next start."""
+    sizes = {"cpus": 1, "memory_mb": 512, "disk_size_mb": 1024, "status": status}
+    answer = good(updated={"cpus": 1}, relaunched=False, resources=sizes)
+    server.on("PATCH", "/workspace/ws_1/resources", answer)
+    told = ws("resize", "ws_1", "--cpus", "1", *more).stderr
+    assert said in told
+    assert ("next start" in told) == ("next start" in said)
+
+
+def test_quota_counts_in_whole_numbers(server: Server) -> None:
+    """Two workspaces are 2, and half a core is 0.5."""
+    pool = {"count": 2, "cpus": 0.5, "memory_mb": 2_000_000}
+    server.on("GET", "/workspace/quota", good(pool_usage=pool))
+    done = CliRunner().invoke(app, ["quota"], catch_exceptions=False)
+    owned = next(line for line in done.stdout.splitlines() if line.startswith("owned"))
+    assert owned.split() == ["owned", "2", "0.5", "2000000", "-"]
+
+
+def test_details_are_json_either_way(server: Server) -> None:
+    """The option that other commands have is no error here."""
+    server.on("GET", "/workspace/ws_1/details", good(token="t"))
+    for more in ([], ["--json"]):
+        assert json.loads(ws("details", "ws_1", *more).stdout)["token"] == "t"
 
 
 @pytest.mark.parametrize("verb", ["create", "retry"])

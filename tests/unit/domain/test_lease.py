@@ -65,6 +65,7 @@ def test_update_ttl_needs_something(body: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         UpdateTtl.model_validate(body)
     assert UpdateTtl(ttl_action=TtlAction.REMOVE).ttl is None
+    assert MakeTemporary.model_validate({"ttl": "1h", "restart_policy": "never"}).ttl == "1h"
 
 
 @pytest.mark.parametrize(
