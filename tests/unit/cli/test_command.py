@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +168,32 @@ def test_purge_asks(env: dict[str, str], tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert (tmp_path / "state").exists()
+
+
+def test_an_interrupt_says_that_the_server_goes_on(env: dict[str, str]) -> None:
+    """^C in the middle of a call ends with 130 and two lines, not with a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        env |= {
+            "BASTIDE_API_URL": url,
+            "BASTIDE_GATEWAY_URL": url,
+            "BASTIDE_CLIENT_ID": "a",
+            "BASTIDE_CLIENT_SECRET": "b",
+        }
+        with subprocess.Popen(
+            [str(BASTIDE), "workspace", "snapshot", "ws_1"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(65536).startswith(b"POST /workspace/ws_1/snapshot")
+                running.send_signal(signal.SIGINT)
+                output, errors = running.communicate(timeout=60)
+    assert (running.returncode, output) == (130, "")
+    assert "the server goes on" in errors
+    assert "bastide workspace info ws_1" in errors
+    assert "Traceback" not in errors

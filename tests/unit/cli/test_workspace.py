@@ -289,7 +289,7 @@ def test_a_command_that_is_cut_off(server: Server) -> None:
         (("workspace", "snapshot", "ws_1"), "POST /workspace/ws_1/snapshot", "info ws_1"),
         (("archive", "create", "ws_1"), "POST /workspace/ws_1/archives", "archive list ws_1"),
         (("archive", "restore", "ws_1", "1", "--yes"), "POST /workspace/ws_1/archives/1/restore",
-         "workspace get ws_1"),
+         "workspace lifecycle ws_1"),
         (("archive", "download", "ws_1", "1"), "GET /workspace/ws_1/archives/1", "run it again"),
     ],
 )  # fmt: skip
