@@ -25,6 +25,8 @@ class MainCommand:
 
     def __init__(self, argv: Sequence[str], places: Places, user: str = "") -> None:
         self.output = Ring(OUTPUT_LIMIT)
+        self.ended_by: int | None = None
+        """The signal that ended it, once one has."""
         self._argv = list(argv)
         self._places = places
         self._user = user
@@ -54,6 +56,8 @@ class MainCommand:
             self._drain(reader)
             os.close(reader)
             self._pid = None
+        if code < 0:
+            self.ended_by = -code
         return 128 - code if code < 0 else code
 
     def _as_user(self) -> tuple[list[str], Places]:

@@ -12,6 +12,7 @@ del sys.modules["ssl"]
 import contextlib  # noqa: E402
 import gc  # noqa: E402
 import os  # noqa: E402
+import select  # noqa: E402
 import signal  # noqa: E402
 
 from bastide_agent.boot import Boot, BootError, read_boot  # noqa: E402
@@ -70,7 +71,7 @@ async def serve(boot: Boot) -> int:
     with contextlib.suppress(ApiError):
         if boot.ssh.get("enabled"):
             await ssh.set(Fields(boot.ssh))
-    announce(boot, control.port, runtime)
+    node = announce(boot, control.port, runtime)
     gc.collect()
     gc.freeze()
     running = asyncio.ensure_future(command.run()) if command is not None else None
@@ -85,6 +86,8 @@ async def serve(boot: Boot) -> int:
     code = await end(command, running, boot.grace) if command and running else 0
     await tasks
     asked.cancel()
+    if command and command.ended_by:
+        say(node, f"BASTIDE SIGNAL {command.ended_by}")  # 128 + number may be a code of its own
     return code
 
 
@@ -97,8 +100,17 @@ async def end(command: MainCommand, running: asyncio.Future[int], grace: float) 
     return await running
 
 
-def announce(boot: Boot, control_port: int, runtime: Runtime) -> None:
-    """Say READY, then let go of the node's pipe.
+def say(node: int, line: str) -> None:
+    """Tell the node something, unless it is gone or what others have printed lies in the way."""
+    with contextlib.suppress(OSError):
+        poll = select.poll()
+        poll.register(node, select.POLLOUT)
+        if poll.poll(0):
+            os.write(node, f"\n{line}\n".encode())
+
+
+def announce(boot: Boot, control_port: int, runtime: Runtime) -> int:
+    """Say READY, then take the node's pipe out of everybody's way; where it is now.
 
     Whoever let us choose a port (0, in tests) is told first which it is.
     """
@@ -107,8 +119,10 @@ def announce(boot: Boot, control_port: int, runtime: Runtime) -> None:
         lines = f"PORTS {control_port} {runtime.port if runtime.enabled else 0}\n"
     with contextlib.suppress(OSError):
         os.write(1, f"{lines}READY\n".encode())
+    node = os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     if null > 2:
         os.close(null)
+    return node

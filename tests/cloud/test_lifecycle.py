@@ -108,25 +108,30 @@ def test_a_crash_is_restarted_with_back_off(client: Bastide, make_workspace: Mak
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "oom"),
+    ("command", "code", "number", "oom"),
     [
-        (["sh", "-c", "exit 0"], 0, False),
-        (["sh", "-c", "kill -9 $$"], 137, False),
-        ("exec no-such-program", 127, False),
-        (["python3", "-c", "x = bytearray(1 << 29); print(len(x))"], 137, True),
+        (["sh", "-c", "exit 0"], 0, None, False),
+        (["sh", "-c", "exit 137"], 137, None, False),
+        (["sh", "-c", "kill -9 $$"], 137, 9, False),
+        ("exec no-such-program", 127, None, False),
+        (["python3", "-c", "x = bytearray(1 << 29); print(len(x))"], 137, 9, True),
     ],
-    ids=["done", "killed", "not found", "out of memory"],
+    ids=["done", "failed", "killed", "not found", "out of memory"],
 )
 def test_the_end_of_the_command_is_the_machines(
-    client: Bastide, make_workspace: Make, command: Any, code: int, *, oom: bool
+    client: Bastide, make_workspace: Make, command: Any, code: int, number: int | None, *, oom: bool
 ) -> None:
-    """The main command's exit is the machine's, and a shortage of memory is told."""
+    """The main command's exit is the machine's; a signal and a shortage of memory are told."""
     config = {"restart_policy": "no", "cmd": command}
     made = make_workspace(memory_mb=128, config=config, wait=False)
     until_state(client, made.id, "stopped")
+    info = client.workspaces.lifecycle(made.id).restart_info
+    assert info is not None
+    assert [(end["code"], end["signal"]) for end in info["history"]] == [(code, number)]
     ended = client.workspaces.info(made.id).last_exit
     assert ended is not None
-    assert (ended["code"], ended["oom"], ended["requested"]) == (code, oom, False)
+    assert (ended["code"], ended["signal"]) == (code, number)
+    assert (ended["oom"], ended["requested"]) == (oom, False)
     assert client.workspaces.get(made.id).info.user_requested_stop is False  # type: ignore[union-attr]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.host.node.conftest import spec
 from tests.host.node.inside import shell
+from tests.host.node.waiting import until
 
 from bastide.domain.machine import MachineState
 from bastide.node.node import Node
@@ -72,3 +73,48 @@ async def test_a_stop_without_grace_is_firm(node: Node) -> None:
     stopped = await node.power.stop(MACHINE, 0.2)
     assert stopped.exit is not None
     assert (stopped.exit.signal, stopped.exit.requested) == (9, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "number"),
+    [
+        ("kill -9 $$", 137, 9),
+        ("kill -SEGV $$", 139, 11),
+        ("exit 137", 137, None),
+        ("exit 3", 3, None),
+    ],
+)
+async def test_a_signal_is_told_from_a_code(
+    node: Node, command: str, code: int, number: int | None
+) -> None:
+    """A command that a signal ended says which; one that ends with the same code says none."""
+    await started(node, cmd=("sh", "-c", f"until [ -e /root/go ]; do sleep 0.05; done; {command}"))
+    await told_to_go(node)
+    ended = node.fleet.status(MACHINE).exit
+    assert ended is not None
+    assert (ended.code, ended.signal, ended.requested) == (code, number, False)
+
+
+async def test_a_restored_command_tells_its_signal(node: Node) -> None:
+    """The machine that came back from a snapshot has a pipe of its own to say it."""
+    await started(node, cmd=("sh", "-c", "until [ -e /root/go ]; do sleep 0.05; done; kill -9 $$"))
+    await node.captures.take(MACHINE, None)
+    await node.captures.bring_back(spec(cmd=()))
+    await told_to_go(node)
+    ended = node.fleet.status(MACHINE).exit
+    assert ended is not None
+    assert (ended.code, ended.signal) == (137, 9)
+
+
+async def test_a_liar_harms_only_itself(node: Node) -> None:
+    """What a workspace prints in the agent's stead is bounded and must fit the code."""
+    await started(node, "(yes 'BASTIDE SIGNAL 9' | timeout 1 cat > /proc/1/fd/1) 2> /dev/null; :")
+    stopped = await node.power.stop(MACHINE, 10)
+    assert stopped.exit is not None
+    assert (stopped.exit.code, stopped.exit.signal) == (0, None)
+
+
+async def told_to_go(node: Node) -> None:
+    """Let the command end, and wait until the node knows."""
+    assert (await shell(node.host, MACHINE, "echo > /root/go")).code == 0
+    await until(lambda: node.fleet.status(MACHINE).state is MachineState.STOPPED)

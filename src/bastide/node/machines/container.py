@@ -23,13 +23,14 @@ from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
 from bastide.node.machines.cores import listed, parsed
 from bastide.node.machines.dimensions import Dimensions
 from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.farewell import Farewell
 from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.machine import Machine
 from bastide.node.machines.revival import Revival
 from bastide.node.machines.rootfs import RootFs
-from bastide.node.process import Process
+from bastide.node.process import Ended, Process
 from bastide.node.snapshots import Draft, SnapshotRecord
 from bastide.node.store import BootRecord
 
@@ -59,6 +60,7 @@ class Container(Machine):
         self._rootfs = RootFs(self._directory.path)
         self._dimensions = Dimensions(self._directory.path)
         self._console = b""
+        self._farewell = Farewell()
         self._resting = False
         self._bundle = ""
 
@@ -141,6 +143,7 @@ class Container(Machine):
         document = boot_document(spec, boot_id, token)
         stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
         output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        self._farewell.listen(os.dup(output_read))
         output = Output(output_read)
         telling = asyncio.create_task(send(stdin_write, document))
         try:
@@ -356,9 +359,14 @@ class Container(Machine):
                 self._prepare, spec, snapshot.digest, ids, bundle, clock, gate=gate
             )
             revival = Revival(self._host, spec, snapshot, self._directory.path, gate, clock)
-            record = await revival.run(
-                lambda pid: self._watch(pid, uuid.uuid4().hex, secrets.token_hex(32))
-            )
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            self._farewell.listen(reading)
+            try:
+                record = await revival.run(
+                    lambda pid: self._watch(pid, uuid.uuid4().hex, secrets.token_hex(32)), writing
+                )
+            finally:
+                os.close(writing)
             return self._ready(record, clock)
         except BaseException:
             await asyncio.shield(self.clean())
@@ -418,6 +426,15 @@ class Container(Machine):
         """See `Machine.oom_kills`."""
         return self._host.cgroups.oom_kills(self.id)
 
+    async def outcome(self, ended: Ended) -> Ended:
+        """See `Machine.outcome`. After a restart of the node nobody hears it, nor the code."""
+        return self._farewell.of(ended)
+
+    async def let_go(self) -> None:
+        """See `Machine.let_go`."""
+        await super().let_go()
+        self._farewell.close()
+
     def console(self, limit: int) -> bytes:
         """See `Machine.console`."""
         return self._console[-limit:] if limit > 0 else b""
@@ -432,6 +449,7 @@ class Container(Machine):
             with suppress(TimeoutError):
                 await process.wait(_END_TIMEOUT)
         self.paused = False
+        self._farewell.close()
         await self._host.network.detach(self.id)
         await self._host.runc.delete(self.id)
         self._host.cores.leave(self.id)

@@ -29,19 +29,18 @@ class Revival:
     gate: Gate
     clock: Clock
 
-    async def run(self, watch: Callable[[int], BootRecord]) -> BootRecord:
+    async def run(self, watch: Callable[[int], BootRecord], output: int) -> BootRecord:
         """Bring it back; returns when its agent is that of the new boot.
 
         `watch` is told the first process's id as soon as there is one, and says which boot it is.
+        `output` is a pipe in place of that on which the first process printed.
 
         Raises:
             BootFailed: it does not come back; what there is of it is for the caller to remove.
         """
-        # The first process had pipes whose other ends were gone, and gets such again.
+        # The first process read from a pipe whose other end was gone, and gets such again.
         stdin, stdin_far = os.pipe2(os.O_CLOEXEC)
-        output_far, output = os.pipe2(os.O_CLOEXEC)
         os.close(stdin_far)
-        os.close(output_far)
         images = self.host.snapshots.place(self.snapshot).memory
         with self.clock.stage("memory"):
             try:
@@ -51,7 +50,6 @@ class Revival:
                 record = await self._pass(restoring, watch)
             finally:
                 os.close(stdin)
-                os.close(output)
         with self.clock.stage("agent"):
             await renew(self.host, self.spec, self.snapshot, record)
             await self.host.network.apply(self.spec.id, self.spec.network)

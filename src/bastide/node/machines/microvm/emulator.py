@@ -10,6 +10,7 @@ import structlog
 from bastide.node.errors import BootFailed, Conflict
 from bastide.node.machines.boot import shown
 from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.farewell import with_signal
 from bastide.node.machines.microvm import launch
 from bastide.node.machines.microvm.channel import Channel, connected
 from bastide.node.machines.microvm.console import Console
@@ -97,11 +98,11 @@ class Emulator:
     async def outcome(self, ended: Ended) -> Ended:
         """How the machine ended, whose emulator `ended` like this: only the guest knows more."""
         await self.last_words()
-        told = self.port.said.exit if self.port is not None else None
+        said = self.port.said if self.port is not None else None
         if ended.signal is not None:
             return ended
-        if told is not None:
-            return Ended(code=told.code)
+        if said is not None and said.exit is not None:
+            return with_signal(said.exit.code, said.signal)
         if self.console.panic is not None:
             return Ended(PANICKED, reason=f"the guest's kernel panicked: {self.console.panic}")
         if ended.code:

@@ -8,6 +8,7 @@ is in `/proc/cmdline`, and it carries secrets only to the guest.
     node → guest   the boot document         answered at once, for it tells the time
     guest → node   what process 1 prints     up to and with `READY`, as a container's output
     node → guest   `stop`                    one line: SIGTERM to process 1
+    guest → node   `BASTIDE SIGNAL n`        the agent's last word, see `farewell`.
     guest → node   `BASTIDE EXIT code kills` process 1 ended; the guest syncs and powers off.
                                              `kills` counts processes ended for want of memory.
 
@@ -40,6 +41,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bastide.node.errors import BootFailed
+from bastide.node.machines import farewell
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -160,12 +162,16 @@ class GuestExit:
 
 
 class Conversation:
-    """What a guest has said on its boot port so far, bounded."""
+    """What a guest has said on its boot port so far, bounded.
+
+    `signal` ended the main command, as the agent says; `exit` is the word of the guest's init.
+    """
 
     def __init__(self) -> None:
         self.hello = False
         self.ready = False
         self.exit: GuestExit | None = None
+        self.signal: int | None = None
         self.output = b""
         self._line = b""
 
@@ -196,6 +202,8 @@ class Conversation:
             self.hello = True
         elif bare.startswith(_WORD) and (found := _EXIT.fullmatch(bare[len(_WORD) :])):
             self.exit = GuestExit(int(found[1]), int(found[2]))
+        elif found := farewell.SIGNAL.fullmatch(bare):
+            self.signal = int(found[1])
         else:
             self._print(line)
             self.ready = self.ready or bare == b"READY"
