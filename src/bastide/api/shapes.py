@@ -218,7 +218,7 @@ def lifecycle(found: LifecycleView) -> dict[str, Any]:
         "restart_policy": row.config.get("restart_policy"),
         "max_restarts": row.config.get("max_restarts", 0),
         "restart_info": found.restart_info,
-        "operation": None if view.doing is None else operation(view.doing),
+        "operation": None if view.newest is None else operation(view.newest),
         **lease(row),
         "uptime": _uptime(view),
         "expires_at": _iso(row.lease_expires_at),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bastide.cli.fault import goes_on
+from bastide.cli.fault import Fault, goes_on
 from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bastide.cli.progress import Tell
-    from bastide.client import Archive, Bastide
+    from bastide.client import Archive, Bastide, Operation
 
 MIB = 1024 * 1024
 TELL_EVERY = 1.0
@@ -69,29 +69,53 @@ def create(
 
 
 @app.command("list")
-def list_(workspace: WorkspaceName, *, json: Json = False) -> None:
-    """List the archives of a workspace; of a deleted one by its id."""
+def list_(
+    workspace: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WORKSPACE]",
+            help="Its id or slug; of a deleted one its id. Default: those of all workspaces.",
+        ),
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """List archives, newest first: of one workspace, or of all, deleted ones too."""
     from bastide.cli.connection import cloud
     from bastide.cli.output import show_json, show_table
 
     with cloud() as client:
-        found = client.workspaces.archives.list(workspace)
+        archives = client.workspaces.archives
+        found = list(archives.all()) if workspace is None else archives.list(workspace)
     if json:
         show_json([archive.model_dump(mode="json") for archive in found])
         return
-    show_table(
-        ("VERSION", "STATE", "SIZE", "FILES", "CONSISTENCY", "CREATED"),
+    columns = ("VERSION", "STATE", "SIZE", "FILES", "CONSISTENCY", "CREATED")
+    rows = (
         (
-            (
-                archive.version,
-                archive.status,
-                _size(archive.size_bytes),
-                _size(archive.tar_bytes),
-                archive.consistency,
-                f"{archive.created_at:%Y-%m-%d %H:%M:%S}" if archive.created_at else None,
-            )
-            for archive in found
-        ),
+            archive.version,
+            archive.status,
+            _size(archive.size_bytes),
+            _size(archive.tar_bytes),
+            archive.consistency,
+            f"{archive.created_at:%Y-%m-%d %H:%M:%S}" if archive.created_at else None,
+        )
+        for archive in found
+    )
+    if workspace is not None:
+        show_table(columns, rows)
+        return
+    owners = (
+        (
+            archive.workspace_id,
+            archive.workspace_slug or archive.workspace_name,
+            "yes" if archive.workspace_deleted else "no",
+        )
+        for archive in found
+    )
+    show_table(
+        ("WORKSPACE", "NAME", "DELETED", *columns),
+        ((*owner, *row) for owner, row in zip(owners, rows, strict=True)),
     )
 
 
@@ -130,31 +154,31 @@ def download(
     workspace: WorkspaceName,
     version: Version,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where to. Default: its name, in this directory."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File, or directory to put it in. Default: its name, in this directory.",
+        ),
     ] = None,
 ) -> None:
     """Download an archive (tar, compressed with zstd); one that broke off goes on."""
     from bastide.cli.connection import cloud
-    from bastide.cli.fault import Fault
     from bastide.cli.progress import progress
 
     left = Fault("broken off", "run it again: it goes on where it was", code=130)
     with cloud() as client, progress(left=left) as tell:
         found = client.workspaces.archives.get(workspace, version)
-        # A name of the server's is no path of ours.
-        target = output or Path(Path(found.name).name or "archive.tar.zst")
+        target = _target(output, found)
         draft = target.with_name(f"{target.name}.part")
         try:
             sha256 = _fetch(client, found, draft, tell)
+            if found.sha256 is not None and sha256 != found.sha256:
+                draft.unlink()
+                raise Fault("what came is not what is stored: its SHA-256 differs", "try again")
+            draft.replace(target)
         except OSError as error:
-            raise Fault(
-                f"{draft}: {error.strerror}", "choose another place with --output"
-            ) from None
-        if found.sha256 is not None and sha256 != found.sha256:
-            draft.unlink()
-            raise Fault("what came is not what is stored: its SHA-256 differs", "try again")
-        draft.replace(target)
+            raise _not_written(target, draft, error) from None
     typer.echo(str(target))
 
 
@@ -178,9 +202,18 @@ def restore(
     with cloud() as client:
         target = into or workspace
         ask(f"Overwrite files of {target} below {dest} with version {version}?", yes=yes)
-        left = goes_on(f"bastide workspace get {target}")
-        with progress("restoring files", json=json, left=left):
-            count = client.workspaces.archives.restore(workspace, version, into=into, dest=dest)
+        told: list[str] = []
+        left = goes_on(f"bastide workspace lifecycle {target}")
+        with progress("restoring files", json=json, left=left) as tell:
+
+            def changed(now: Operation) -> None:
+                if now.message not in told[-1:]:
+                    told.append(now.message)
+                    tell(now.message)
+
+            count = client.workspaces.archives.restore(
+                workspace, version, into=into, dest=dest, on_change=changed
+            )
     if json:
         show_json({"workspace": target, "files_restored": count})
     else:
@@ -202,7 +235,6 @@ def delete(
 ) -> None:
     """Delete an archive and its file for good. One that is being made is given up."""
     from bastide.cli.connection import cloud
-    from bastide.cli.fault import Fault
     from bastide.cli.output import ask, note
 
     if (version is None) != all_:
@@ -217,6 +249,48 @@ def delete(
             return
         archives.delete(workspace, version, file=not keep_file)
     note(f"deleted: version {version} of {workspace}")
+
+
+def _target(output: str | None, found: Archive) -> Path:
+    """Where a download is put.
+
+    Raises:
+        Fault: it cannot be put there.
+    """
+    # A name of the server's is no path of ours.
+    name = Path(found.name).name or "archive.tar.zst"
+    if output is None:
+        return Path(name)
+    target = Path(output)
+    if target.is_dir():
+        target /= name
+        if target.is_dir():
+            raise Fault(f"{target} is a directory", "choose another place with --output", code=2)
+    elif output.endswith("/") or not target.parent.is_dir():
+        directory = target if output.endswith("/") else target.parent
+        raise Fault(
+            f"there is no directory {directory}",
+            "make it, or choose another place with --output",
+            code=2,
+        )
+    return target
+
+
+def _not_written(target: Path, draft: Path, error: OSError) -> Fault:
+    """What is told when the file cannot be written; nothing empty is left."""
+    what = f"{target} cannot be written: {error.strerror or error}"
+    try:
+        size = draft.stat().st_size
+        if size == 0:
+            draft.unlink()
+    except OSError:
+        size = 0
+    if size == 0:
+        return Fault(what, "choose another place with --output")
+    return Fault(
+        what,
+        f"what came is kept in {draft}: the same command goes on with it; or remove that file",
+    )
 
 
 def _fetch(client: Bastide, found: Archive, draft: Path, tell: Tell) -> str:

@@ -293,7 +293,7 @@ def _show(found: Lifecycle, *, json: bool) -> None:
     if json:
         show_json(found.model_dump(mode="json", exclude={"workspace"}))
         return
-    info = found.restart_info or {}
+    info, operation = found.restart_info or {}, found.operation
     most = f" of at most {found.max_restarts}" if found.max_restarts else ""
     show_fields(
         [
@@ -312,6 +312,7 @@ def _show(found: Lifecycle, *, json: bool) -> None:
                 if found.ttl
                 else []
             ),
+            ("operation", None if operation is None else f"{operation.kind}: {operation.message}"),
             ("pause", _able(found.pause_supported, None)),
             ("snapshot", _able(found.snapshot_supported, found.snapshot_unavailable_reason)),
         ]

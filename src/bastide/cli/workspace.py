@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from bastide.cli.progress import Tell
     from bastide.client import Bastide, Workspace
 
+_WITH_FIGURES = ("Image ", "Archive ")
+"""How messages of a creation begin that say more than its phase."""
+
 app = typer.Typer(help="Workspaces (also: bastide ws).", no_args_is_help=True)
 app.command("exec", context_settings={"ignore_unknown_options": True})(exec_)
 app.add_typer(ssh.app, name="ssh")
@@ -318,11 +321,18 @@ def delete(workspace: WorkspaceName, *, yes: Yes = False, json: Json = False) ->
 
     with cloud() as client:
         found = ask_about(client, workspace, "Delete {} and its disk for good?", yes=yes)
+        archives = client.workspaces.archives.list(found)
+        kept = sum(archive.status == "ready" for archive in archives)
         client.workspaces.delete(found)
     if json:
-        show_json({"id": found, "deleted": True})
-    else:
-        note(f"deleted: {found}")
+        show_json({"id": found, "deleted": True, "archives": kept})
+        return
+    note(f"deleted: {found}")
+    if kept:
+        note(
+            f"its archives stay ({kept}), and count: bastide archive list {found} shows them, "
+            f"bastide archive delete {found} --all removes them"
+        )
 
 
 @contextmanager
@@ -345,7 +355,7 @@ def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:
     def changed(now: Workspace) -> None:
         if now.provisioning is not None:
             phase, message = now.provisioning.phase, now.provisioning.message or ""
-            more = f"  {message}" if message.startswith("Image ") else ""
+            more = f"  {message}" if message.startswith(_WITH_FIGURES) else ""
             tell(f"{phase}{more}")
 
     return client.workspaces.wait_ready(workspace, on_change=changed)

@@ -7,7 +7,7 @@ with Bastide.from_env() as cloud:
     print(cloud.workspaces.runtime(workspace.id).exec.run("uname -a").stdout)
 """
 
-from bastide.client._archives import Archive
+from bastide.client._archive_calls import Archive, ArchivePage
 from bastide.client._async_runtime import AsyncRuntime
 from bastide.client._client import AsyncBastide, Bastide
 from bastide.client._errors import (
@@ -42,6 +42,7 @@ from bastide.client._models import (
     Image,
     Lifecycle,
     MachineInfo,
+    Operation,
     Provisioning,
     Quota,
     Resized,
@@ -58,6 +59,7 @@ __all__ = [
     "ApiError",
     "Archive",
     "ArchiveFailed",
+    "ArchivePage",
     "AsyncBastide",
     "AsyncRuntime",
     "AuthenticationError",
@@ -84,6 +86,7 @@ __all__ = [
     "MachineInfo",
     "Network",
     "NotFoundError",
+    "Operation",
     "Output",
     "PaymentRequiredError",
     "PermissionDeniedError",

@@ -1,4 +1,4 @@
-"""Archives of workspaces: what the API answers, the calls, and both clients."""
+"""Archives of workspaces, in both clients."""
 
 from __future__ import annotations
 
@@ -6,142 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
-from typing import Any
 
-from pydantic import Field
-
-from bastide.client._call import LONG_TIMEOUT, Call, given, part
-from bastide.client._errors import ArchiveFailed, WaitTimeout
-from bastide.client._models import Model
+from bastide.client import _archive_calls as calls
+from bastide.client._archive_calls import Archive, ArchivePage, Version
+from bastide.client._models import Operation
 from bastide.client._session import AsyncSession, Session
 
 PAUSE = 0.5
-"""Seconds between looks at an archive that is being made."""
+"""Seconds between looks at what is being made or restored."""
 PIECE = 1024 * 1024
+PAGE = 100
 WAIT = 6 * 3600.0
-Version = int | str
-
-
-class Fault(Model):
-    """Why an archive could not be made."""
-
-    code: str = "ARCHIVE_FAILED"
-    message: str = ""
-
-
-class Archive(Model):
-    """A backup of a workspace's files: a tar compressed with zstd.
-
-    `size_bytes` and `sha256` are of the compressed file. `status` is `creating`, `ready` or
-    `failed`, `consistency` what the workspace was meanwhile: `running` or `stopped`.
-    """
-
-    version: Version
-    status: str
-    workspace_id: str
-    name: str = ""
-    size_bytes: int | None = None
-    tar_bytes: int | None = None
-    sha256: str | None = None
-    vm_paths: list[str] = Field(default_factory=list)
-    exclude_vm_paths: list[str] = Field(default_factory=list)
-    consistency: str = ""
-    image: str = ""
-    created_at: datetime | None = None
-    completed_at: datetime | None = None
-    message: str | None = None
-    error: Fault | None = None
-
-
-def _create(
-    workspace: str,
-    version: Version | None,
-    paths: Sequence[str] | None,
-    excludes: Sequence[str] | None,
-) -> Call[Archive]:
-    wanted = {
-        "version": version,
-        "vm_paths": None if paths is None else list(paths),
-        "exclude_vm_paths": None if excludes is None else list(excludes),
-    }
-    body = {**given(wanted), "wait": False}
-    return Call("POST", _path(workspace), _archive, json=body, repeatable=False)
-
-
-def _list(workspace: str) -> Call[list[Archive]]:
-    return Call(
-        "GET",
-        _path(workspace),
-        lambda body: [Archive.model_validate(one) for one in body["archives"]],
-    )
-
-
-def _get(workspace: str, version: Version) -> Call[Archive]:
-    return Call("GET", _path(workspace, version), _archive)
-
-
-def _restore(workspace: str, version: Version, into: str | None, dest: str | None) -> Call[int]:
-    return Call(
-        "POST",
-        f"{_path(workspace, version)}/restore",
-        lambda answer: int(answer["files_restored"]),
-        json=given({"workspace": into, "dest": dest}),
-        repeatable=False,
-        timeout=LONG_TIMEOUT,
-    )
-
-
-def _delete(workspace: str, version: Version, *, file: bool) -> Call[None]:
-    return Call(
-        "DELETE",
-        _path(workspace, version),
-        lambda _: None,
-        params={"delete_file": file},
-        timeout=LONG_TIMEOUT,
-    )
-
-
-def _delete_all(workspace: str, *, files: bool) -> Call[int]:
-    return Call(
-        "DELETE",
-        _path(workspace),
-        lambda body: int(body["deleted"]),
-        params={"delete_files": files},
-        timeout=LONG_TIMEOUT,
-    )
-
-
-def _download(workspace: str, version: Version, start: int, etag: str | None) -> Call[None]:
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    if start and etag is not None:
-        headers["If-Range"] = f'"{etag}"'
-    return Call("GET", f"{_path(workspace, version)}/download", lambda _: None, headers=headers)
-
-
-def _path(workspace: str, version: Version | None = None) -> str:
-    tail = "" if version is None else f"/{part(str(version))}"
-    return f"/workspace/{part(workspace)}/archives{tail}"
-
-
-def _archive(body: Any) -> Archive:
-    return Archive.model_validate(body["archive"])
-
-
-def _settled(archive: Archive) -> bool:
-    """Whether it is ready.
-
-    Raises:
-        ArchiveFailed: it never will be.
-    """
-    if archive.status == "failed":
-        fault = archive.error or Fault()
-        raise ArchiveFailed(fault.code, fault.message or "the archive could not be made")
-    return archive.status == "ready"
-
-
-def _late(archive: Archive, seconds: float) -> WaitTimeout:
-    return WaitTimeout(f"archive {archive.version} is not ready after {seconds:.0f} seconds")
 
 
 class Archives:
@@ -178,24 +53,40 @@ class Archives:
             ArchiveFailed: it could not be made, and why.
             WaitTimeout: it is not ready after `timeout` seconds; it goes on.
         """
-        made = self._api.send(_create(workspace, version, paths, excludes))
+        made = self._api.send(calls.create(workspace, version, paths, excludes))
         end = self._clock() + timeout
-        while wait and not _settled(made):
+        while wait and not calls.settled(made):
             if on_change is not None:
                 on_change(made)
             if self._clock() >= end:
-                raise _late(made, timeout)
+                raise calls.late(made, timeout)
             self._sleep(PAUSE)
-            made = self._api.send(_get(made.workspace_id, made.version))
+            made = self._api.send(calls.get(made.workspace_id, made.version))
         return made
 
     def list(self, workspace: str) -> list[Archive]:
         """Those of a workspace, newest first."""
-        return self._api.send(_list(workspace))
+        return self._api.send(calls.list_(workspace))
+
+    def page(
+        self, page: int = 1, limit: int = PAGE, *, namespace: str | None = None
+    ) -> ArchivePage:
+        """One page of those of all workspaces, also of deleted ones; newest first."""
+        return self._api.send(calls.all_(page, limit, namespace))
+
+    def all(self, *, namespace: str | None = None) -> Iterator[Archive]:
+        """Those of all workspaces, fetched page by page as they are asked for."""
+        number = 1
+        while True:
+            got = self.page(number, namespace=namespace)
+            yield from got.archives
+            if not got.archives or number * PAGE >= got.total:
+                return
+            number += 1
 
     def get(self, workspace: str, version: Version) -> Archive:
         """One version."""
-        return self._api.send(_get(workspace, version))
+        return self._api.send(calls.get(workspace, version))
 
     @contextmanager
     def download(
@@ -206,7 +97,7 @@ class Archives:
         With `start` a broken download goes on, provided the file still has that `sha256`;
         otherwise it begins at 0.
         """
-        with self._api.stream(_download(workspace, version, start, sha256)) as answer:
+        with self._api.stream(calls.download(workspace, version, start, sha256)) as answer:
             yield (start if answer.status_code == 206 else 0), answer.iter_raw(PIECE)
 
     def restore(
@@ -216,20 +107,36 @@ class Archives:
         *,
         into: str | None = None,
         dest: str | None = None,
+        timeout: float = WAIT,
+        on_change: Callable[[Operation], None] | None = None,
     ) -> int:
         """Put its files over those of the workspace, or of `into`; how many there were.
 
-        `dest` is the directory that its paths are put below, `/` unless given.
+        `dest` is the directory that its paths are put below, `/` unless given. `on_change` is
+        told each step of the way.
+
+        Raises:
+            ApiError: it was refused or failed; files that came before stay.
+            WaitTimeout: it is not done after `timeout` seconds; it goes on.
         """
-        return self._api.send(_restore(workspace, version, into, dest))
+        now = self._api.send(calls.restore(workspace, version, into, dest))
+        end = self._clock() + timeout
+        while (count := calls.restored(now)) is None:
+            if on_change is not None:
+                on_change(now)
+            if self._clock() >= end:
+                raise calls.unfinished(now, timeout)
+            self._sleep(PAUSE)
+            now = self._api.send(calls.operation(now))
+        return count
 
     def delete(self, workspace: str, version: Version, *, file: bool = True) -> None:
         """Delete one; with `file` false its bytes stay stored and count."""
-        self._api.send(_delete(workspace, version, file=file))
+        self._api.send(calls.delete(workspace, version, file=file))
 
     def delete_all(self, workspace: str, *, files: bool = True) -> int:
         """Delete all of a workspace; how many there were."""
-        return self._api.send(_delete_all(workspace, files=files))
+        return self._api.send(calls.delete_all(workspace, files=files))
 
 
 class AsyncArchives:
@@ -258,31 +165,48 @@ class AsyncArchives:
         on_change: Callable[[Archive], None] | None = None,
     ) -> Archive:
         """Back up its files; as `Archives.create`."""
-        made = await self._api.send(_create(workspace, version, paths, excludes))
+        made = await self._api.send(calls.create(workspace, version, paths, excludes))
         end = self._clock() + timeout
-        while wait and not _settled(made):
+        while wait and not calls.settled(made):
             if on_change is not None:
                 on_change(made)
             if self._clock() >= end:
-                raise _late(made, timeout)
+                raise calls.late(made, timeout)
             await self._sleep(PAUSE)
-            made = await self._api.send(_get(made.workspace_id, made.version))
+            made = await self._api.send(calls.get(made.workspace_id, made.version))
         return made
 
     async def list(self, workspace: str) -> list[Archive]:
         """Those of a workspace, newest first."""
-        return await self._api.send(_list(workspace))
+        return await self._api.send(calls.list_(workspace))
+
+    async def page(
+        self, page: int = 1, limit: int = PAGE, *, namespace: str | None = None
+    ) -> ArchivePage:
+        """One page of those of all workspaces, also of deleted ones; newest first."""
+        return await self._api.send(calls.all_(page, limit, namespace))
+
+    async def all(self, *, namespace: str | None = None) -> AsyncIterator[Archive]:
+        """Those of all workspaces, fetched page by page as they are asked for."""
+        number = 1
+        while True:
+            got = await self.page(number, namespace=namespace)
+            for archive in got.archives:
+                yield archive
+            if not got.archives or number * PAGE >= got.total:
+                return
+            number += 1
 
     async def get(self, workspace: str, version: Version) -> Archive:
         """One version."""
-        return await self._api.send(_get(workspace, version))
+        return await self._api.send(calls.get(workspace, version))
 
     @asynccontextmanager
     async def download(
         self, workspace: str, version: Version, *, start: int = 0, sha256: str | None = None
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """Where in the file the bytes begin, and the bytes; as `Archives.download`."""
-        async with self._api.stream(_download(workspace, version, start, sha256)) as answer:
+        async with self._api.stream(calls.download(workspace, version, start, sha256)) as answer:
             yield (start if answer.status_code == 206 else 0), answer.aiter_raw(PIECE)
 
     async def restore(
@@ -292,14 +216,25 @@ class AsyncArchives:
         *,
         into: str | None = None,
         dest: str | None = None,
+        timeout: float = WAIT,
+        on_change: Callable[[Operation], None] | None = None,
     ) -> int:
         """Put its files over those of the workspace, or of `into`; how many there were."""
-        return await self._api.send(_restore(workspace, version, into, dest))
+        now = await self._api.send(calls.restore(workspace, version, into, dest))
+        end = self._clock() + timeout
+        while (count := calls.restored(now)) is None:
+            if on_change is not None:
+                on_change(now)
+            if self._clock() >= end:
+                raise calls.unfinished(now, timeout)
+            await self._sleep(PAUSE)
+            now = await self._api.send(calls.operation(now))
+        return count
 
     async def delete(self, workspace: str, version: Version, *, file: bool = True) -> None:
         """Delete one; with `file` false its bytes stay stored and count."""
-        await self._api.send(_delete(workspace, version, file=file))
+        await self._api.send(calls.delete(workspace, version, file=file))
 
     async def delete_all(self, workspace: str, *, files: bool = True) -> int:
         """Delete all of a workspace; how many there were."""
-        return await self._api.send(_delete_all(workspace, files=files))
+        return await self._api.send(calls.delete_all(workspace, files=files))

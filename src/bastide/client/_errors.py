@@ -192,10 +192,7 @@ def error_of(response: httpx.Response) -> ApiError:
     code = str(body.get("code") or body.get("error") or _DEFAULT_CODES.get(status, "server_error"))
     message = str(body.get("message") or body.get("error") or f"the server answered {status}")
     details = body.get("details")
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
-    if kind is None:
-        kind = ServerError if status >= 500 else ApiError
-    return kind(
+    return kind_of(status, code)(
         message,
         status=status,
         code=code,
@@ -203,6 +200,12 @@ def error_of(response: httpx.Response) -> ApiError:
         request_id=body.get("request_id") or response.headers.get("X-Request-ID"),
         retry_after=retry_after(response),
     )
+
+
+def kind_of(status: int, code: str) -> type[ApiError]:
+    """The class of a refusal."""
+    known = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    return known or (ServerError if status >= 500 else ApiError)
 
 
 def retry_after(response: httpx.Response) -> float | None:

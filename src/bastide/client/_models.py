@@ -95,8 +95,32 @@ class WorkspacePage(Model):
     limit: int = 0
 
 
+class Refusal(Model):
+    """Why an operation failed, as a call that waits for it would have been refused."""
+
+    code: str = "server_error"
+    message: str = "the operation failed"
+    status: int = 500
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Operation(Model):
+    """A long operation on a workspace: `queued`, `running`, `done` or `failed`."""
+
+    id: str
+    workspace_id: str
+    kind: str = ""
+    state: str = ""
+    message: str = ""
+    files_restored: int | None = None
+    error: Refusal | None = None
+
+
 class Lifecycle(Model):
-    """Mode, status and restart policy; `uptime` in seconds."""
+    """Mode, status and restart policy; `uptime` in seconds.
+
+    `operation` is the newest long operation, going on or ended.
+    """
 
     mode: str
     status: str
@@ -108,6 +132,7 @@ class Lifecycle(Model):
     uptime: float | None = None
     ttl_expires_at: datetime | None = None
     restart_info: dict[str, Any] | None = None
+    operation: Operation | None = None
     pause_supported: bool | None = None
     snapshot_supported: bool | None = None
     snapshot_unavailable_reason: str | None = None

@@ -172,7 +172,7 @@ async def test_a_restore_can_be_followed(cloud: Cloud) -> None:
     await until(cloud, operation, lambda got: got["operation"]["state"] == "done")
     ended = (await cloud.call("GET", operation))["operation"]
     assert (ended["files_restored"], ended["error"]) == (7, None)
-    assert (await cloud.lifecycle(found["id"]))["operation"] is None
+    assert (await cloud.lifecycle(found["id"]))["operation"] == ended
     cloud.agent.refusal = AgentRefused(507, "the disk of the workspace is full")
     begun = await cloud.call("POST", f"{path}/archives/1/restore", {"wait": False}, status=202)
     operation = f"{path}/operations/{begun['operation']['id']}"

@@ -67,6 +67,7 @@ def without_waiting(client: Any, sleep: Callable[[float], Any]) -> None:
     client._api._sleep = sleep
     client._gateway._sleep = sleep
     client.workspaces._sleep = sleep
+    client.workspaces.archives._sleep = sleep
 
 
 def good(**body: Any) -> httpx.Response:

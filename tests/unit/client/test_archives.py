@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.unit.client.server import Server, body_of, good
 
-from bastide.client import Archive, ArchiveFailed, WaitTimeout
+from bastide.client import Archive, ArchiveFailed, ConflictError, Operation, WaitTimeout
 
 PATH = "/workspace/ws_1/archives"
 
@@ -72,10 +72,58 @@ def test_a_download_goes_on_where_it_ended() -> None:
     assert server.requests[0].headers["if-range"] == '"ab"'
 
 
+def operation(state: str, **more: Any) -> httpx.Response:
+    """A restore into ws_2 as the API shows it."""
+    shown = {"id": "op_1", "workspace_id": "ws_2", "kind": "unpack", "state": state, **more}
+    return good(operation=shown)
+
+
+def test_restoring_follows_it_to_the_end() -> None:
+    """It is asked not to wait; each step is told; a failure is what a call that waits would get."""
+    server = Server()
+    server.on("POST", f"{PATH}/3/restore", operation("queued", message="waiting"))
+    fault = {"code": "conflict", "message": "the disk is full", "status": 409, "details": {"a": 1}}
+    server.on(
+        "GET",
+        "/workspace/ws_2/operations/op_1",
+        operation("running", message="5 of 9 MiB"),
+        operation("done", files_restored=7),
+        operation("failed", error=fault),
+        operation("running"),
+    )
+    told: list[str] = []
+    with server.client() as cloud:
+        archives = cloud.workspaces.archives
+        count = archives.restore(
+            "ws_1", 3, into="ws_2", on_change=lambda now: told.append(now.message)
+        )
+        assert (count, told) == (7, ["waiting", "5 of 9 MiB"])
+        with pytest.raises(ConflictError, match="disk is full") as failed:
+            archives.restore("ws_1", 3)
+        assert (failed.value.status, failed.value.details) == (409, {"a": 1})
+        with pytest.raises(WaitTimeout, match="ws_2 is not restored"):
+            archives.restore("ws_1", 3, timeout=0)
+    assert body_of(server.requests[0]) == {"workspace": "ws_2", "wait": False}
+
+
+def test_all_archives_come_page_by_page() -> None:
+    """Those of every workspace, deleted ones too."""
+    server = Server()
+    one = {"version": 1, "status": "ready", "workspace_id": "ws_1", "workspace_deleted": True}
+    pages = [good(archives=[one] * 100, total=101), good(archives=[one], total=101)]
+    server.on("GET", "/archives", *pages)
+    with server.client() as cloud:
+        found = list(cloud.workspaces.archives.all(namespace="n"))
+    assert len(found) == 101
+    assert found[0].workspace_deleted
+    assert [dict(request.url.params)["page"] for request in server.requests] == ["1", "2"]
+    assert server.requests[0].url.params["namespace"] == "n"
+
+
 def test_restoring_and_deleting() -> None:
     """Restore sends what was given; deleting removes files unless told otherwise."""
     server = Server()
-    server.on("POST", f"{PATH}/before-1/restore", good(files_restored=7))
+    server.on("POST", f"{PATH}/before-1/restore", operation("done", files_restored=7))
     server.on("DELETE", f"{PATH}/3", good(deleted=1), good(deleted=1))
     server.on("DELETE", PATH, good(deleted=2))
     with server.client() as cloud:
@@ -84,7 +132,7 @@ def test_restoring_and_deleting() -> None:
         archives.delete("ws_1", 3)
         archives.delete("ws_1", 3, file=False)
         assert archives.delete_all("ws_1") == 2
-    assert body_of(server.requests[0]) == {"workspace": "ws_2", "dest": "/x"}
+    assert body_of(server.requests[0]) == {"workspace": "ws_2", "dest": "/x", "wait": False}
     asked = [request.url.params for request in server.requests[1:]]
     assert [dict(one) for one in asked] == [
         {"delete_file": "true"},
@@ -101,7 +149,10 @@ async def test_the_same_for_asyncio() -> None:
     server.on("GET", PATH, good(archives=[shown]))
     server.on("GET", f"{PATH}/3", archive("ready"), archive("ready"))
     server.on("GET", f"{PATH}/3/download", streamed(200, b"all"))
-    server.on("POST", f"{PATH}/3/restore", good(files_restored=7))
+    server.on("GET", "/archives", good(archives=[shown], total=1))
+    server.on("POST", f"{PATH}/3/restore", operation("running"))
+    done = operation("done", files_restored=7)
+    server.on("GET", "/workspace/ws_2/operations/op_1", operation("running"), done)
     server.on("DELETE", f"{PATH}/3", good(deleted=1))
     server.on("DELETE", PATH, good(deleted=2))
     async with server.async_client() as cloud:
@@ -111,6 +162,9 @@ async def test_the_same_for_asyncio() -> None:
         assert (await archives.get("ws_1", 3)).version == 3
         async with archives.download("ws_1", 3) as (at, pieces):
             assert (at, b"".join([piece async for piece in pieces])) == (0, b"all")
-        assert await archives.restore("ws_1", 3) == 7
+        assert [one.version async for one in archives.all()] == [3]
+        told: list[Operation] = []
+        assert await archives.restore("ws_1", 3, on_change=told.append) == 7
+        assert [now.state for now in told] == ["running", "running"]
         await archives.delete("ws_1", 3)
         assert await archives.delete_all("ws_1") == 2
