@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import subprocess
 import time
 from typing import Any
 
 import pytest
-from tests.cloud.cloud import Cloud
+from tests.cloud.cloud import BASTIDE, Cloud, clean_environment
 
 from bastide.client import Workspace
 
@@ -139,6 +140,27 @@ def test_exec_passes_standard_input(cloud: Cloud, workspace: Workspace) -> None:
     assert done.stdout == data
 
 
+@pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
+def test_exec_of_a_workspace_that_restarts(cloud: Cloud, workspace: Workspace, trap: str) -> None:
+    """A command that the restart ends is told as it ended; the gateway is not said to be away."""
+    line = f"{trap}echo begun; while :; do sleep 1; done"
+    with subprocess.Popen(
+        [str(BASTIDE), "workspace", "exec", workspace.id, "--", "sh", "-c", line],
+        env=clean_environment() | cloud.server | cloud.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        cloud.run("workspace", "restart", workspace.id)
+        _, told = running.communicate(timeout=60)
+    assert running.returncode in {1, 128 + signal.SIGTERM, 128 + signal.SIGKILL}
+    assert ("cut off while the command ran" in told) == (running.returncode == 1)
+    assert "did not answer" not in told
+
+
 def test_env_feeds_a_shell(cloud: Cloud) -> None:
     """`eval "$(bastide env)"` sets every variable to what `--json` says."""
     lines = cloud.run("env").stdout
@@ -233,6 +255,11 @@ def test_faults_are_told_in_two_lines(cloud: Cloud) -> None:
     assert "Traceback" not in wrong.stderr
     assert cloud.run("ws", "create", "--cpus", "many", check=False).returncode == 2
     assert cloud.run("ws", "create", "-e", "novalue", check=False).returncode == 2
+    none = cloud.run("ws", "create", "--cpus", "nan", check=False)
+    assert (none.returncode, "Traceback" in none.stderr) == (2, False)
+    slip = cloud.run("image", "pull", "bogus", check=False)
+    assert slip.returncode == 1
+    assert "There is no image 'bogus' here. The images are:" in slip.stderr
 
 
 def test_doctor_finds_this_host_in_order(cloud: Cloud) -> None:

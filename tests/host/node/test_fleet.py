@@ -115,7 +115,7 @@ async def test_unknown_machines(plain_node: Node) -> None:
 
 async def test_bad_documents_change_nothing(plain_node: Node) -> None:
     """Unknown image, impossible policy, oversized environment: refused before anything is made."""
-    with pytest.raises(Invalid, match="images are: debian-12"):
+    with pytest.raises(Invalid, match=r"images are: .*debian-12"):
         await plain_node.fleet.create(spec(image="plan-9"))
     with pytest.raises(Invalid):
         await plain_node.fleet.create(spec(network=NetworkPolicy(ingress=("everyone",))))
