@@ -15,7 +15,15 @@ from tests.cloud.cloud import Cloud
 from tests.cloud.processes import pids, until_whole
 from tests.cloud.test_lifecycle import sh, state, until
 
-from bastide.client import Bastide, ConflictError, NotFoundError, ValidationError, Workspace
+from bastide.client import (
+    Bastide,
+    ConflictError,
+    NotFoundError,
+    Operation,
+    ProvisioningFailed,
+    ValidationError,
+    Workspace,
+)
 from bastide.client._call import Call
 
 pytestmark = pytest.mark.cloud
@@ -195,6 +203,13 @@ def test_refusals(client: Bastide, make_workspace: Make) -> None:
         client._api.send(_waiting(workspace, {"vm_paths": ["/none"]}))
     with pytest.raises(ValidationError, match="not on the workspace's disk"):
         client._api.send(_waiting(workspace, {"vm_paths": ["/proc"]}))
+    sh(client, workspace, "echo x > /root/file; ln -s /run /root/lost")
+    made = archives.create(workspace, paths=["/root/file"])
+    for dest in ("/proc", "/run/x", "/root/lost/x", "/etc/passwd"):
+        with pytest.raises(ValidationError) as refused:
+            archives.restore(workspace, made.version, dest=dest)
+        assert refused.value.details["field"] == "dest"
+    archives.delete(workspace, made.version)
     with pytest.raises(NotFoundError):
         archives.restore(workspace, 9)
     with pytest.raises(NotFoundError):
@@ -202,6 +217,46 @@ def test_refusals(client: Bastide, make_workspace: Make) -> None:
     client.workspaces.pause(workspace)
     with pytest.raises(ConflictError, match="resume it, or stop it"):
         archives.create(workspace)
+
+
+def test_a_restore_is_not_cut_by_deleting_its_archive(
+    client: Bastide, make_workspace: Make
+) -> None:
+    """Deleted while it is put back, with and without its file: refused, and every byte is there."""
+    workspace = make_workspace(cpus=0.5, disk_size_mb=1024).id
+    sh(client, workspace, NOISE)
+    digest = sh(client, workspace, "sha256sum < /srv/noise")
+    archives = client.workspaces.archives
+    made = archives.create(workspace, paths=["/srv"])
+    told: list[str] = []
+
+    def changed(now: Operation) -> None:
+        told.append(now.message)
+        if len(told) > 1:
+            return  # by now it may be done
+        for file in (False, True):
+            with pytest.raises(ConflictError, match="is being put into") as refused:
+                archives.delete(workspace, made.version, file=file)
+            assert refused.value.details["workspaces"] == [workspace]
+
+    assert archives.restore(workspace, made.version, dest="/again", on_change=changed) == 1
+    assert told
+    assert sh(client, workspace, "sha256sum < /again/srv/noise") == digest
+    archives.delete(workspace, made.version)
+
+
+def test_another_layout_is_told(client: Bastide, make_workspace: Make) -> None:
+    """All files of a Debian do not go over a busybox: both images are named; its own image fits."""
+    workspace = make_workspace(disk_size_mb=1024)
+    archives = client.workspaces.archives
+    made = archives.create(workspace.id)
+    source = {"archive": {"workspace": workspace.id, "version": made.version}}
+    other = client.workspaces.create("busybox", config=source, wait=False)
+    with pytest.raises(ProvisioningFailed, match=f"image {workspace.image}, .* of busybox") as told:
+        client.workspaces.wait_ready(other.id)
+    assert "there is a directory of that name" in told.value.message
+    client.workspaces.delete(other.id)
+    archives.delete(workspace.id, made.version)
 
 
 def _waiting(workspace: str, body: dict[str, Any]) -> Any:
