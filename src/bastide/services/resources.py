@@ -83,7 +83,7 @@ class ResourceService:
                 if sizes.disk_mb < row.disk_mb:
                     raise Conflict("The disk was made larger meanwhile; look at it and try again.")
                 operation = None
-                if body.apply and _runs_or_will(view):
+                if body.apply and (machine is not None or _runs_or_will(view)):
                     if machine is None:
                         raise _going_up(view)
                     params = {
