@@ -51,6 +51,9 @@ class Checkpoint:
             self._runtime.server.drop_connections()
             if self.control is not None:
                 self.control.drop_connections(but=request.connection)
+            await asyncio.sleep(
+                0
+            )  # they close in this turn: the answer to this may be the last word
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(LONGEST_REST, self._awake)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from tests.connections import over
 from tests.host.microvm.inside import ACCESS, POLICY, shell
 from tests.host.node.conftest import opened_node, spec
 from tests.host.node.waiting import until
@@ -100,6 +102,16 @@ async def test_a_life(ground: Host) -> None:
         stopped = await other.power.stop(MACHINE, 20)
         assert stopped.exit is not None
         assert stopped.exit.code == 0
+
+
+async def test_nobody_stays_connected_to_an_agent_that_is_put_away(ground: Host) -> None:
+    """The gateway would use the connection again, which the agent that comes back drops."""
+    async with opened_node(ground) as node:
+        await node.fleet.create(SPEC)
+        booted = await node.power.start(SPEC)
+        with socket.create_connection((str(booted.address), 9990)) as kept:
+            await node.captures.take(MACHINE, SnapshotAfter.STOP)
+            assert over(kept)
 
 
 WRITE = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -50,8 +50,11 @@ class MachineNetwork(Protocol):
     async def detach(self, machine: str) -> None:
         """Remove interface and rules; harmless when there are none."""
 
-    async def cut(self, machine: str) -> None:
-        """End the host's own connections to a machine that is gone, and said nothing."""
+    async def cut(self, machine: str, ports: Sequence[int] = ()) -> None:
+        """End the host's own connections to a machine that is gone, and said nothing.
+
+        With `ports`: those to them.
+        """
 
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> Any:
         """Remove what belongs to no running machine; counts, and in `dark` who has no link."""

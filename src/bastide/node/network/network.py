@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -232,11 +232,14 @@ class Network:
             await self._firewall.remove(address)
             await self._desk.tell(address, None)
 
-    async def cut(self, machine: str) -> None:
-        """End the host's own connections to a machine that is gone, and said nothing."""
+    async def cut(self, machine: str, ports: Sequence[int] = ()) -> None:
+        """End the host's own connections to a machine that is gone, and said nothing.
+
+        With `ports`: those to them.
+        """
         address = self._leases.get(machine)
         if address is not None:
-            await asyncio.to_thread(peers.cut, address)
+            await asyncio.to_thread(peers.cut, address, ports)
 
     async def sweep(self, running: Mapping[str, NetworkPolicy]) -> SweepCount:
         """Make links and rules those of the running machines, and say what was wrong.

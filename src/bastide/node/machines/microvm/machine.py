@@ -14,7 +14,14 @@ from pathlib import Path
 
 import structlog
 
-from bastide.domain.machine import AGENT_ARGV, MachineSpec, MachineStats, Resources
+from bastide.domain.machine import (
+    AGENT_ARGV,
+    CONTROL_PORT,
+    RUNTIME_PORT,
+    MachineSpec,
+    MachineStats,
+    Resources,
+)
 from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, kernel
 from bastide.node.agent import tell
@@ -414,8 +421,9 @@ class MicroVm(Machine):
             process.send(signal.SIGKILL)
             with suppress(TimeoutError):
                 await process.wait(_END_TIMEOUT)
-            if not self._coming_back:
-                await self._host.network.cut(self.id)
+            # What comes back goes on with its connections, but its agent keeps none.
+            ports = (RUNTIME_PORT, CONTROL_PORT) if self._coming_back else ()
+            await self._host.network.cut(self.id, ports)
         self.paused = self._coming_back = False
         await self._emulator.close()
         await self._host.network.detach(self.id)
