@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -22,10 +21,10 @@ from bastide.domain.config import Config, Later, Text
 from bastide.domain.errors import ValidationFailed
 from bastide.domain.lease import Lease, TtlAction
 from bastide.domain.lifecycle import Mode
+from bastide.domain.namespace import PATTERN, check_namespace
 from bastide.domain.reference import looks_like_one
 from bastide.domain.slug import check_slug
 
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?", re.ASCII)
 # Fields that older clients send at the top level, and what `config` calls them (spec 4.1).
 _MOVED = {
     "cpus": "cpus",
@@ -60,14 +59,6 @@ def _url(value: str) -> str:
     return value
 
 
-def _namespace(value: str) -> str:
-    if not _NAMESPACE.fullmatch(value):
-        raise ValueError(
-            "must be 1 to 128 lower-case letters, digits and hyphens, with no hyphen at either end"
-        )
-    return value
-
-
 def _of_a_creation(value: Any) -> Any:
     if value is not None:
         raise ValueError("is given when a workspace is created; leave it out")
@@ -78,8 +69,8 @@ Name = Annotated[Text, AfterValidator(_printable), Field(max_length=255)]
 Slug = Annotated[Text, AfterValidator(check_slug)]
 Namespace = Annotated[
     Text,
-    AfterValidator(_namespace),
-    WithJsonSchema({"type": "string", "pattern": f"^{_NAMESPACE.pattern}$"}),
+    AfterValidator(check_namespace),
+    WithJsonSchema({"type": "string", "pattern": f"^{PATTERN}$"}),
 ]
 Logo = Annotated[Text, AfterValidator(_url), Field(max_length=2048)]
 

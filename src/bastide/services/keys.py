@@ -12,6 +12,7 @@ from typing import Final
 
 from bastide.domain.errors import NotFound, Unauthorized, ValidationFailed
 from bastide.domain.instant import now
+from bastide.domain.namespace import check_namespace
 from bastide.domain.scope import Scope
 from bastide.services.caller import Caller
 from bastide.store.database import Database
@@ -21,11 +22,6 @@ from bastide.store.workspaces import Workspaces
 
 CLIENT_PREFIX: Final = "bastide_"
 SECRET_PREFIX: Final = "sk_"  # noqa: S105 - only the beginning
-NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?", re.ASCII)
-NAMESPACE_ALLOWED: Final = (
-    "namespace must be 1 to 128 lower-case letters, digits and hyphens, "
-    "with no hyphen at either end."
-)
 _CLIENT = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 _LONGEST_SECRET = 256
 _TOUCH_EVERY = timedelta(minutes=1)
@@ -179,10 +175,22 @@ class KeyService:
                 await Keys(session).touch(key.id, at)
 
 
+def require_namespace(namespace: str | None) -> str:
+    """The namespace that a credential is to be bound to.
+
+    Raises:
+        ValidationFailed: none, or none that could be one.
+    """
+    try:
+        return check_namespace(namespace or "")
+    except ValueError as error:
+        raise ValidationFailed("namespace", f"namespace {error}.") from None
+
+
 def _check_reach(scope: Scope, namespace: str | None, workspace: str | None) -> None:
     """Namespace and workspace are given exactly where the scope has use for them."""
-    if scope is Scope.NAMESPACE and (namespace is None or not NAMESPACE.fullmatch(namespace)):
-        raise ValidationFailed("namespace", NAMESPACE_ALLOWED)
+    if scope is Scope.NAMESPACE:
+        require_namespace(namespace)
     if scope is Scope.WORKSPACE and workspace is None:
         raise ValidationFailed("workspaceId", "workspaceId is required for scope workspace.")
     if scope is not Scope.NAMESPACE and namespace is not None:

@@ -20,7 +20,7 @@ from bastide.domain.scope import Scope
 from bastide.gateway.keys import control_key, gateway_key
 from bastide.gateway.tokens import InvalidTokenError, verify
 from bastide.services.caller import Caller
-from bastide.services.keys import NAMESPACE, NAMESPACE_ALLOWED
+from bastide.services.keys import require_namespace
 from bastide.settings import Settings
 from bastide.store.database import Database
 from bastide.store.keys import RevokedTokens
@@ -94,9 +94,7 @@ class TokenService:
             raise ValidationFailed("ttl", f"ttl must be 1 to {LONGEST_TTL} seconds.")
         claims: dict[str, Any] = {}
         if scope is Scope.NAMESPACE:
-            if namespace is None or not NAMESPACE.fullmatch(namespace):
-                raise ValidationFailed("namespace", NAMESPACE_ALLOWED)
-            claims["ns"] = namespace
+            claims["ns"] = require_namespace(namespace)
         elif scope is Scope.WORKSPACE:
             claims["ws"] = await self._workspace(caller, workspace)
         else:
