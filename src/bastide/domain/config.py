@@ -26,7 +26,7 @@ from bastide.domain.egress import canonical, destinations, range_of
 from bastide.domain.lease import Action, Ttl
 from bastide.domain.machine import CONTROL_PORT, Driver
 from bastide.domain.network import MAX_ENTRIES
-from bastide.domain.restart import RestartPolicy
+from bastide.domain.restart import RestartPolicy, present_word
 from bastide.domain.text import plain_text
 
 MAX_TEXT_BYTES = 64 * 1024
@@ -317,7 +317,7 @@ class Config(BaseModel):
     @field_validator("restart_policy", mode="before")
     @classmethod
     def _older_word(cls, value: Any) -> Any:
-        return "no" if value == "never" else value
+        return present_word(value)
 
     @field_validator("writable_size_mb")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from bastide.domain.duration import parse_duration
-from bastide.domain.restart import RestartPolicy
+from bastide.domain.restart import RestartPolicy, present_word
 
 _UNITS = (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60))
 
@@ -46,7 +46,7 @@ def _action(value: Any) -> Any:
 
 
 def _locked(value: Any) -> Any:
-    if value not in (None, RestartPolicy.NO, "never"):  # `never`: an older word for `no`
+    if present_word(value) not in (None, RestartPolicy.NO):
         raise ValueError(
             'restart_policy of a temporary workspace is locked to "no"; leave it out, or make '
             "the workspace permanent"

@@ -17,6 +17,11 @@ HISTORY = 10
 """Ends that are kept for people to see."""
 
 
+def present_word(value: Any) -> Any:
+    """A policy by its present name: older clients say `never`."""
+    return "no" if value == "never" else value
+
+
 class RestartPolicy(StrEnum):
     """What to do after an exit nobody asked for."""
 
