@@ -12,7 +12,7 @@ from bastide.cli.options import Json, WorkspaceName, Yes
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bastide.cli.progress import Tell
     from bastide.client import Archive, Bastide, Operation
@@ -49,17 +49,10 @@ def create(
     from bastide.cli.output import show_json
     from bastide.cli.progress import progress
 
-    told: list[str] = []
     left = goes_on(f"bastide archive list {workspace}")
     with cloud() as client, progress(json=json or not wait, left=left) as tell:
-
-        def changed(now: Archive) -> None:
-            if now.message and now.message not in told[-1:]:
-                told.append(now.message)
-                tell(now.message)
-
         made = client.workspaces.archives.create(
-            workspace, version, paths=path, excludes=exclude, wait=wait, on_change=changed
+            workspace, version, paths=path, excludes=exclude, wait=wait, on_change=_steps(tell)
         )
     if json:
         show_json(made.model_dump(mode="json"))
@@ -202,17 +195,10 @@ def restore(
     with cloud() as client:
         target = into or workspace
         ask(f"Overwrite files of {target} below {dest} with version {version}?", yes=yes)
-        told: list[str] = []
         left = goes_on(f"bastide workspace lifecycle {target}")
         with progress("restoring files", json=json, left=left) as tell:
-
-            def changed(now: Operation) -> None:
-                if now.message not in told[-1:]:
-                    told.append(now.message)
-                    tell(now.message)
-
             count = client.workspaces.archives.restore(
-                workspace, version, into=into, dest=dest, on_change=changed
+                workspace, version, into=into, dest=dest, on_change=_steps(tell)
             )
     if json:
         show_json({"workspace": target, "files_restored": count})
@@ -249,6 +235,19 @@ def delete(
             return
         archives.delete(workspace, version, file=not keep_file)
     note(f"deleted: version {version} of {workspace}")
+
+
+def _steps(tell: Tell) -> Callable[[Archive | Operation], None]:
+    """Tells the message of what goes on, each time it is another one."""
+    last = ""
+
+    def changed(now: Archive | Operation) -> None:
+        nonlocal last
+        if now.message and now.message != last:
+            last = now.message
+            tell(last)
+
+    return changed
 
 
 def _target(output: str | None, found: Archive) -> Path:
