@@ -72,7 +72,7 @@ class Captures:
                     await asyncio.shield(entry.machine.resume())
                 raise
             if after is SnapshotAfter.STOP:
-                await self._end(entry)
+                await self._fleet.end(entry, lambda found: found.kill())
         return self._fleet.status(machine)
 
     async def _take(self, entry: Entry, draft: Draft, after: SnapshotAfter) -> None:
@@ -124,19 +124,6 @@ class Captures:
         elif after is SnapshotAfter.RESUME and was_paused:
             self._events.emit(spec.id, "resumed", entry.state)
 
-    async def _end(self, entry: Entry) -> None:
-        """End a machine at once, as it was asked for."""
-        process = entry.machine.process
-        if process is None:
-            return
-        entry.passing = MachineState.STOPPING
-        try:
-            await entry.machine.kill()
-            await self._fleet.finish(entry, await process.wait(), requested=True)
-        finally:
-            entry.passing = None
-        self._events.emit(entry.record.spec.id, "stopped", entry.state, entry.record.exit)
-
     async def bring_back(self, spec: MachineSpec) -> MachineStatus:
         """Put memory and disk of the last snapshot in the place of whatever is there now.
 
@@ -171,7 +158,7 @@ class Captures:
                 disk = self._host.snapshots.place(record).disk
                 await asyncio.to_thread(self._host.disks.stage, spec.id, disk)
                 if not fresh:
-                    await self._end(entry)
+                    await self._fleet.end(entry, lambda found: found.kill())
                 async with self._fleet.boots:
                     await self._revive(entry, spec, record)
             except BaseException:

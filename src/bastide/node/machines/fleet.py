@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -23,6 +24,7 @@ from bastide.node.machines.container import Container
 from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
+from bastide.node.machines.machine import Machine
 from bastide.node.machines.tiers import Tiers
 from bastide.node.process import Ended, Process
 from bastide.node.store import MachineRecord, Origin, Store
@@ -348,6 +350,20 @@ class Fleet:
         )
         await self.note(entry, exit=outcome, booted=False)
         await entry.machine.clean()
+
+    async def end(self, entry: Entry, end: Callable[[Machine], Awaitable[None]]) -> bool:
+        """End a machine by `end`, as it was asked for; False: it does not run."""
+        process = entry.machine.process
+        if process is None:
+            return False
+        entry.passing = MachineState.STOPPING
+        try:
+            await end(entry.machine)
+            await self.finish(entry, await process.wait(), requested=True)
+        finally:
+            entry.passing = None
+        self._events.emit(entry.record.spec.id, "stopped", entry.state, entry.record.exit)
+        return True
 
     async def note(self, entry: Entry, **changes: object) -> None:
         """Change the record of a machine, on the disk before this returns."""

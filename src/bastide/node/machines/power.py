@@ -105,16 +105,7 @@ class Power:
         entry = self._fleet.entry(machine)
         async with entry.lock:
             entry.check_there()
-            process = entry.machine.process
-            if process is not None:
-                entry.passing = MachineState.STOPPING
-                try:
-                    await end(entry.machine)
-                    await self._fleet.finish(entry, await process.wait(), requested=True)
-                finally:
-                    entry.passing = None
-                self._events.emit(machine, "stopped", entry.state, entry.record.exit)
-            elif entry.record.error is not None:
+            if not await self._fleet.end(entry, end) and entry.record.error is not None:
                 await self._fleet.note(entry, error=None)  # a failed one that is stopped is stopped
         return self._fleet.status(machine)
 
