@@ -22,3 +22,4 @@ class DesiredState(StrEnum):
 
 
 WANTED_UP = frozenset({DesiredState.RUNNING, DesiredState.PAUSED})
+"""A paused workspace keeps its memory, so it counts as running."""

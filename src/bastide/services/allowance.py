@@ -15,7 +15,6 @@ from bastide.settings import Machines
 from bastide.store.accounts import Accounts
 from bastide.store.workspaces import Filter, Workspaces
 
-"""A paused workspace keeps its memory, so it counts as running."""
 _FIELDS = ("cpus", "memory_mb", "disk_size_mb")
 
 
