@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-ALLOWED = "1 to 128 lower-case letters, digits and hyphens, with no hyphen at either end"
 PATTERN = r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?"
 _NAMESPACE = re.compile(PATTERN, re.ASCII)
 
@@ -16,5 +15,7 @@ def check_namespace(value: str) -> str:
         ValueError: wrong shape.
     """
     if not _NAMESPACE.fullmatch(value):
-        raise ValueError(f"must be {ALLOWED}")
+        raise ValueError(
+            "must be 1 to 128 lower-case letters, digits and hyphens, with no hyphen at either end"
+        )
     return value
