@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -350,7 +351,7 @@ def _shown_all_the_same(*, json: bool) -> Iterator[None]:
 
 
 def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:
-    """Wait until it is ready, telling each phase."""
+    """Wait until it is ready, however long an image or an archive takes, telling each phase."""
 
     def changed(now: Workspace) -> None:
         if now.provisioning is not None:
@@ -358,7 +359,7 @@ def _watch(client: Bastide, workspace: str, tell: Tell) -> Workspace:
             more = f"  {message}" if message.startswith(_WITH_FIGURES) else ""
             tell(f"{phase}{more}")
 
-    return client.workspaces.wait_ready(workspace, on_change=changed)
+    return client.workspaces.wait_ready(workspace, timeout=math.inf, on_change=changed)
 
 
 def _resource(workspace: Workspace, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from tests.unit.client.server import Server, body_of, error, good, workspace
 from typer.testing import CliRunner, Result
 
+from bastide.cli import connection
 from bastide.cli.app import app
 from bastide.cli.fault import Fault
+from bastide.client import Bastide
 
 ENDS = [
     {"at": "2026-01-02T00:00:00Z", "cause": "exit", "code": 137, "oom": True, "restarted": True,
@@ -57,6 +60,24 @@ def test_create_sends_every_option(server: Server) -> None:
     assert asked(server)["config"] == {"cmd": ["a", "b c"], "ttl": 60, "remove_on_exit": True}
     ws("create", "--no-wait", "--cmd", "[]")
     assert asked(server)["config"] == {"cmd": []}
+
+
+def test_a_creation_is_watched_however_long_it_takes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image or an archive may take hours; whoever has enough of it presses ^C."""
+    hours = itertools.count(step=3600.0)
+    queued = workspace("queued", ready=False)
+    server.on("POST", "/workspace", queued)
+    server.on("GET", "/workspace/ws_1", queued, queued, workspace())
+
+    def client() -> Bastide:
+        made = server.client()
+        monkeypatch.setattr(made.workspaces, "_clock", lambda: next(hours))
+        return made
+
+    monkeypatch.setattr(connection, "_local", client)
+    assert ws("create").stdout == "ws_1\n"
 
 
 @pytest.mark.parametrize("line", ["[ -f /x ] && y", '["a", 1]', "[ ] x"])
