@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.api.workspaces.archives import CONTENT, archive, key_of, listed, stored, until
 from tests.api.workspaces.cloud import Cloud, eventually
-from tests.api.workspaces.test_archives import CONTENT, archive, key_of, listed, stored, until
 
 from bastide.domain.scope import Scope
 from bastide.engine.agent import AgentRefused

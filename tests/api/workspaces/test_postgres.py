@@ -11,12 +11,12 @@ from tests.api.workspaces.test_archives import (
     test_all_archives_are_found,
     test_archives_outlive_their_workspace,
     test_deleting_with_and_without_the_file,
-    test_storage_that_goes_in_the_middle,
 )
 from tests.api.workspaces.test_archives_back import (
     test_an_archive_is_not_deleted_while_it_is_restored,
     test_of_deleting_and_restoring_one_wins,
 )
+from tests.api.workspaces.test_archives_broken import test_storage_that_goes_in_the_middle
 from tests.api.workspaces.test_crash import (
     test_a_creation_is_taken_up_again,
     test_a_stale_result_is_dropped,
