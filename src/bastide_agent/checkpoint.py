@@ -51,9 +51,8 @@ class Checkpoint:
             self._runtime.server.drop_connections()
             if self.control is not None:
                 self.control.drop_connections(but=request.connection)
-            await asyncio.sleep(
-                0
-            )  # they close in this turn: the answer to this may be the last word
+            # Dropped connections close in the loop's next turn, and the answer may be its last.
+            await asyncio.sleep(0)
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(LONGEST_REST, self._awake)
