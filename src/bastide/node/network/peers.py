@@ -20,10 +20,10 @@ def cut(address: IPv4Address, ports: Sequence[int] = ()) -> None:
     kernel cannot, they find out by themselves, later.
     """
     ends = [f"{address}:{port}" for port in ports] or [str(address)]
-    which = [word for end in ends for word in ("or", "dst", end)][1:]
+    which = " or ".join(f"dst {end}" for end in ends)
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(
-            ["ss", "--kill", "--no-header", "--tcp", *which],
+            ["ss", "--kill", "--no-header", "--tcp", *which.split()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
