@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tests.api.workspaces.cloud import Cloud, World, eventually
+from tests.api.workspaces.cloud import DEADLINE, Cloud, World, eventually
 from tests.fakes.depot import FailingDepot
 
 from bastide.domain.scope import Scope
@@ -48,7 +48,7 @@ def failing(cloud: Cloud) -> FailingDepot:
 
 async def until(cloud: Cloud, path: str, reached: Callable[[dict[str, Any]], bool]) -> None:
     """Wait until an archive is as wanted."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         while not reached(await cloud.call("GET", path)):  # noqa: ASYNC110 - over HTTP there is no event
             await asyncio.sleep(0.05)
 
