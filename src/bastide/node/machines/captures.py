@@ -72,7 +72,7 @@ class Captures:
                     await asyncio.shield(entry.machine.resume())
                 raise
             if after is SnapshotAfter.STOP:
-                await self._fleet.end(entry, lambda found: found.kill())
+                await self._fleet.end(entry)
         return self._fleet.status(machine)
 
     async def _take(self, entry: Entry, draft: Draft, after: SnapshotAfter) -> None:
@@ -158,7 +158,7 @@ class Captures:
                 disk = self._host.snapshots.place(record).disk
                 await asyncio.to_thread(self._host.disks.stage, spec.id, disk)
                 if not fresh:
-                    await self._fleet.end(entry, lambda found: found.kill())
+                    await self._fleet.end(entry)
                 async with self._fleet.boots:
                     await self._revive(entry, spec, record)
             except BaseException:

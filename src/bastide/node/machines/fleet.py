@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -24,7 +23,6 @@ from bastide.node.machines.container import Container
 from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange, free_range
-from bastide.node.machines.machine import Machine
 from bastide.node.machines.tiers import Tiers
 from bastide.node.process import Ended, Process
 from bastide.node.store import MachineRecord, Origin, Store
@@ -351,14 +349,20 @@ class Fleet:
         await self.note(entry, exit=outcome, booted=False)
         await entry.machine.clean()
 
-    async def end(self, entry: Entry, end: Callable[[Machine], Awaitable[None]]) -> bool:
-        """End a machine by `end`, as it was asked for; False: it does not run."""
+    async def end(self, entry: Entry, grace: float | None = None) -> bool:
+        """End a machine as it was asked for; False: it does not run.
+
+        It is asked, then after `grace` seconds made to; without `grace` made to at once.
+        """
         process = entry.machine.process
         if process is None:
             return False
         entry.passing = MachineState.STOPPING
         try:
-            await end(entry.machine)
+            if grace is None:
+                await entry.machine.kill()
+            else:
+                await entry.machine.stop(grace)
             await self.finish(entry, await process.wait(), requested=True)
         finally:
             entry.passing = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -15,7 +14,6 @@ from bastide.node.machines.entry import Entry, without_secrets
 from bastide.node.machines.fleet import Fleet
 from bastide.node.machines.host import Host
 from bastide.node.machines.idrange import IdRange
-from bastide.node.machines.machine import Machine
 from bastide.node.machines.tiers import Tiers
 from bastide.node.store import Origin
 
@@ -94,18 +92,18 @@ class Power:
 
     async def stop(self, machine: str, grace: float) -> MachineStatus:
         """End it: asked, then after `grace` seconds made to. The disk stays."""
-        return await self._end(machine, lambda found: found.stop(grace))
+        return await self._end(machine, grace)
 
     async def kill(self, machine: str) -> MachineStatus:
         """End it at once, also while it starts or stops. The disk stays."""
         self._fleet.entry(machine).interrupt()
-        return await self._end(machine, lambda found: found.kill())
+        return await self._end(machine)
 
-    async def _end(self, machine: str, end: Callable[[Machine], Awaitable[None]]) -> MachineStatus:
+    async def _end(self, machine: str, grace: float | None = None) -> MachineStatus:
         entry = self._fleet.entry(machine)
         async with entry.lock:
             entry.check_there()
-            if not await self._fleet.end(entry, end) and entry.record.error is not None:
+            if not await self._fleet.end(entry, grace) and entry.record.error is not None:
                 await self._fleet.note(entry, error=None)  # a failed one that is stopped is stopped
         return self._fleet.status(machine)
 
