@@ -286,7 +286,7 @@ class Config(BaseModel):
     env: Annotated[dict[str, str], BeforeValidator(_environment)] | None = None
     cmd: Annotated[tuple[str, ...] | None, BeforeValidator(_argv)] = None
     driver: Driver | None = Field(None, description="what runs it; for admins")
-    restart_policy: RestartPolicy | None = None
+    restart_policy: Annotated[RestartPolicy | None, BeforeValidator(present_word)] = None
     max_restarts: Count | None = None
     keep_logs: StrictBool | None = None
     static_network: StrictBool | None = None
@@ -313,11 +313,6 @@ class Config(BaseModel):
     macos: Later = None
     root_disk_id: Later = None
     disks: Later = None
-
-    @field_validator("restart_policy", mode="before")
-    @classmethod
-    def _older_word(cls, value: Any) -> Any:
-        return present_word(value)
 
     @field_validator("writable_size_mb")
     @classmethod
