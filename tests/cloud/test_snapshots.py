@@ -28,7 +28,8 @@ def begin(client: Bastide, workspace: str) -> str:
 
 def count(client: Bastide, workspace: str) -> int:
     """How far it has counted."""
-    return int(until(lambda: sh(client, workspace, "cat /root/count").strip(), "a count"))
+    line = "cat /root/count 2>/dev/null; true"  # `tee` may not have made it yet
+    return int(until(lambda: sh(client, workspace, line).strip(), "a count"))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from bastide.domain.network import NetworkPolicy
 from bastide.node import cgroups, disks, kernel
 from bastide.node.agent import tell
 from bastide.node.errors import BootFailed, Conflict, MemoryInUse
-from bastide.node.machines import oci
+from bastide.node.machines import oci, vfork
 from bastide.node.machines.boot import Clock, Output, boot_document, send, shown
 from bastide.node.machines.cores import listed, parsed
 from bastide.node.machines.dimensions import Dimensions
 from bastide.node.machines.directory import BootDirectory
+from bastide.node.machines.dump import Dump
 from bastide.node.machines.farewell import Farewell
 from bastide.node.machines.gate import Gate
 from bastide.node.machines.host import Host
@@ -40,6 +41,10 @@ _END_TIMEOUT = 10.0
 
 _ALMOST = 0.8
 """Share of a limit from which on a refused update is put down to what is in use."""
+
+_MOMENTS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, *(0.05,) * 100)
+"""Seconds a machine runs between attempts to catch it with no program about to start another;
+the later ones outlast the 0.1 s in which it may have used up its share of the processor."""
 
 _log = structlog.get_logger(__name__)
 
@@ -252,13 +257,16 @@ class Container(Machine):
 
     async def resume(self) -> None:
         """See `Machine.resume`."""
+        await self._thaw()
+        if self._resting:
+            self._resting = False
+            await self._tell("wake")
+
+    async def _thaw(self) -> None:
         if self.paused:
             with suppress(FileNotFoundError):  # it may have ended meanwhile
                 await asyncio.to_thread(self._host.cgroups.thaw, self.id)
             self.paused = False
-        if self._resting:
-            self._resting = False
-            await self._tell("wake")
 
     async def resize(self, resources: Resources) -> None:
         """See `Machine.resize`."""
@@ -313,11 +321,12 @@ class Container(Machine):
             await self.resume()  # for a moment: the agent must let go of what cannot be captured
             self._resting = True
             await self._tell("rest", ending=ending)
-            await self.pause()
         try:
+            with clock.stage("still"):
+                await self._stand_still()
             if ending:
                 await self._host.network.detach(self.id)
-            await self._dump(draft, clock)
+            await Dump(self._host, self.id, self._directory.disk, draft, clock).run()
         except BaseException:
             if ending and self.boot_record is not None:
                 pid = self.boot_record.pid
@@ -327,25 +336,24 @@ class Container(Machine):
             raise
         _log.info("machine.dumped", machine=self.id, **clock.timings())
 
-    async def _dump(self, draft: Draft, clock: Clock) -> None:
-        """Write the memory and copy the disk side by side: nothing in the machine moves."""
-        copying = asyncio.create_task(asyncio.to_thread(self._capture_disk, draft.disk))
-        copying.add_done_callback(lambda task: task.exception())  # the memory's failure comes first
-        try:
-            with clock.stage("memory"):
-                await self._host.criu.dump(self.id, draft.memory, draft.work)
-        finally:
-            await asyncio.wait((copying,))  # a thread cannot be cancelled
-        with clock.stage("disk"):
-            await copying
+    async def _stand_still(self) -> None:
+        """Freeze it at a moment at which CRIU can stop every process.
 
-    def _capture_disk(self, copy: Path) -> None:
-        """Copy the mounted disk as it is at this moment. Blocks."""
-        kernel.freeze(self._directory.disk)
-        try:
-            self._host.disks.copy(self.id, copy)
-        finally:
-            kernel.thaw(self._directory.disk)
+        Raises:
+            Conflict: there was none; it is frozen all the same.
+        """
+        for moment in _MOMENTS:
+            await self.pause()
+            processes = self._host.cgroups.processes(self.id)
+            if not await asyncio.to_thread(vfork.waiting, processes):
+                return
+            await self._thaw()
+            await asyncio.sleep(moment)
+        await self.pause()
+        raise Conflict(
+            "the memory cannot be captured: a program waits for one it has started (vfork) that "
+            "does not go on; stop it"
+        )
 
     async def revive(self, spec: MachineSpec, snapshot: SnapshotRecord, ids: IdRange) -> BootRecord:
         """See `Machine.revive`."""

@@ -37,6 +37,7 @@ _ADVICE = {
     "fsnotify": "a program watches files in a place where they cannot be found again; stop it",
     "io_uring": "a program uses io_uring, which cannot be captured; stop it",
     "tty": "a program holds a terminal in a way that cannot be captured; close it",
+    "Unseizable": "a program was about to start another; try again",
     "ghost": "a program holds a large file that was deleted; stop it",
 }
 
