@@ -45,7 +45,7 @@ async def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Asyn
         server: Postgres = request.getfixturevalue("postgres")
         url = server.new_database()
     else:
-        url = f"sqlite+aiosqlite:///{tmp_path}/bastide.sqlite3"
+        url = f"sqlite:///{tmp_path}/bastide.sqlite3"
     database = Database(url)
     yield database
     await database.close()

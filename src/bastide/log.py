@@ -51,5 +51,5 @@ def configure_log(log: Log) -> None:
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
     # One line per statement, connection or start-up step is of no use here.
-    for name in ("alembic", "aiosqlite", "httpx", "httpcore", "asyncio", "uvicorn"):
+    for name in ("alembic", "httpx", "httpcore", "asyncio", "uvicorn"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

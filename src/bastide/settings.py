@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database.url or f"sqlite+aiosqlite:///{self.state_dir}/db/bastide.sqlite3"
+        return self.database.url or f"sqlite:///{self.state_dir}/db/bastide.sqlite3"
 
     @property
     def node_socket(self) -> Path:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bastide.api.envelope import failure
 from bastide.api.metrics import RequestMetrics
 from bastide.domain.errors import BastideError, NotReady, ServerError
-from bastide.store.database import is_full
+from bastide.store.errors import is_full
 
 HEADER: Final = "X-Request-ID"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

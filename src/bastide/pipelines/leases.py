@@ -18,7 +18,7 @@ from bastide.domain.operation import OperationKind
 from bastide.pipelines.tools import Tools
 from bastide.services.queue import WANTED
 from bastide.services.views import WorkspaceView, view_of
-from bastide.store.database import Duplicate
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 

@@ -25,7 +25,7 @@ from bastide.pipelines.tools import Tools
 from bastide.services.bell import heard
 from bastide.services.machines import observed, unobserved
 from bastide.services.views import WorkspaceView, view_of, views_of
-from bastide.store.database import Duplicate
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Filter, Workspaces
 

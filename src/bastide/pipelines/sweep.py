@@ -17,7 +17,7 @@ from bastide.engine.contract import EngineError
 from bastide.pipelines.tools import Tools
 from bastide.services.reach import PENDING
 from bastide.services.views import WorkspaceView, view_of, views_of
-from bastide.store.database import Duplicate
+from bastide.store.errors import Duplicate
 from bastide.store.operations import Operations
 from bastide.store.workspaces import Filter, Workspaces
 

@@ -45,7 +45,8 @@ from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.settings import Archives as Settings
 from bastide.store.archives import Archives
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.operations import Operations
 from bastide.store.tables import Archive, Operation, Workspace
 from bastide.store.workspaces import Workspaces

@@ -15,7 +15,8 @@ from bastide.services.caller import Caller
 from bastide.services.queue import Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Operation
 from bastide.store.workspaces import Workspaces
 

@@ -20,7 +20,8 @@ from bastide.services.machines import MIB
 from bastide.services.queue import WANTED, Queue
 from bastide.services.views import WorkspaceView, view_of
 from bastide.services.workspaces import WorkspaceService
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Operation, Workspace
 from bastide.store.workspaces import Workspaces
 

@@ -26,7 +26,8 @@ from bastide.services.failures import engine_failures
 from bastide.services.machines import ssh_of
 from bastide.services.reach import Reach, changed_network
 from bastide.services.workspaces import WorkspaceService
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Workspaces
 

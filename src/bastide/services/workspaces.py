@@ -28,7 +28,8 @@ from bastide.services.policy import DARK, network_changes
 from bastide.services.queue import Queue
 from bastide.services.reach import Reach, changed_network
 from bastide.services.views import WorkspaceView, view_of, views_of
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Archive, Workspace
 from bastide.store.workspaces import Filter, Workspaces
 

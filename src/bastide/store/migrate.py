@@ -28,5 +28,4 @@ async def migrate(database: Database) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    async with database.exclusive(LOCK) as connection:
-        await connection.run_sync(upgrade)
+    await database.alone(LOCK, upgrade)

@@ -1,180 +1,258 @@
-"""SQLite without trips to its thread for what takes less time than the way there.
+"""SQLite in the thread of the event loop.
 
-The driver (aiosqlite) runs a connection in a thread of its own, and SQLAlchemy asks that thread
-four times for every statement: a cursor, the execution, the rows, the end of the cursor. Waiting
-for the thread takes ten times as long as a statement. So only what may have to wait goes there: a
-write lock that somebody else holds, and a commit that must reach the disk.
+A statement takes some microseconds, the way to another thread and back ten times as long. So only
+what may have to wait goes there: a connection that is opened, a write lock that somebody else
+holds, and a commit that must reach the disk.
 """
-
-# ruff: noqa: SLF001 - the driver has no public way to run a function in its thread, nor SQLAlchemy
-# one to give it other cursors; what is used here is what SQLAlchemy's own adapter uses.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, Final
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
-from sqlalchemy.dialects.sqlite.aiosqlite import (
-    AsyncAdapt_aiosqlite_connection,
-    AsyncAdapt_aiosqlite_cursor,
-)
-from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-_Told = tuple[Any, int, int | None, list[Any]]
+from bastide.store.errors import raise_duplicate
 
-BUSY_TIMEOUT: Final = 30_000
+_MOST: Final = 8
+"""Connections at a time."""
+_BUSY_TIMEOUT: Final = 30_000
 """Milliseconds a writer waits for another."""
-BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
-_WAITING: Final = "PRAGMA journal_mode"
+_WRITING: Final = "bastide_writing"
+_LASTING: Final = "bastide_lasting"
+_PATIENT: Final = "bastide_patient"
+_BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
+_COMMITS: Final = {
+    True: ("PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=1000"),
+    False: ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=0"),
+}
+"""One that does not wait for the disk must not have to clear up the log either."""
 _MOST_LOGGED: Final = 32
-"""Commits of a connection that do not wait for the disk, until the log is cleared."""
+"""Commits that do not wait for the disk, until the log is cleared."""
 _CLEAR_LOG: Final = "PRAGMA wal_checkpoint(PASSIVE)"
-_NOTHING: Final[_Told] = (None, -1, None, [])
 
 
-class NearCursor(AsyncAdapt_aiosqlite_cursor):
-    """A cursor that holds all rows once it has executed; there is nothing of it in the thread."""
-
-    __slots__ = ("_description", "_lastrowid", "_rowcount")
-
-    def __init__(self, adapt_connection: Any) -> None:
-        self._adapt_connection = adapt_connection
-        self._connection = adapt_connection._connection
-        self._soft_closed_memoized = {}  # type: ignore[assignment]  # nothing is ever closed late
-        self._rows = deque()
-        self._description: Any = None
-        self._rowcount = -1
-        self._lastrowid: int | None = None
-
-    @property
-    def description(self) -> Any:
-        """Of the last statement's columns."""
-        return self._description
-
-    @property
-    def rowcount(self) -> int:
-        """Rows the last statement changed."""
-        return self._rowcount
-
-    @property
-    def lastrowid(self) -> Any:
-        """Of the last row inserted."""
-        return self._lastrowid
-
-    def close(self) -> None:
-        """Forget the rows."""
-        self._rows.clear()
-
-    async def _async_soft_close(self) -> None:
-        return
-
-    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        """Run a statement: here and now, or in the thread when it may have to wait."""
-        connection: Any = self._connection
-        if operation == BEGIN_WRITING:
-            if _begin_at_once(connection._conn):
-                self._take(_NOTHING)
-                return self
-        elif not operation.startswith(_WAITING):
-            self._take(_execute(connection._conn, operation, parameters))
-            return self
-        self._take(await connection._execute(_execute, connection._conn, operation, parameters))
-        return self
-
-    async def _executemany_async(self, operation: Any, seq_of_parameters: Sequence[Any]) -> Any:
-        connection: Any = self._connection
-        self._take(_execute_many(connection._conn, operation, seq_of_parameters))
-        return self
-
-    def _take(self, told: _Told) -> None:
-        self._description, self._rowcount, self._lastrowid, rows = told
-        self._rows = deque(rows)
+class _Held(Exception):  # noqa: N818 - reads as what it is
+    """Somebody else has the write lock."""
 
 
-class NearConnection(AsyncAdapt_aiosqlite_connection):
-    """A connection with such cursors. `lasting`: its commits are brought to the disk at once.
+class NearSession(AsyncSession):
+    """The session that all of the store knows; what it is asked is done here and now."""
 
-    `fresh`: the log may begin anew with the next commit, which then waits for the disk as well.
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(expire_on_commit=False)
+        self.sync_session.bind = engine
+
+    async def execute(self, statement: Any, params: Any = None, **more: Any) -> Any:
+        """Run a statement."""
+        return self.sync_session.execute(statement, params, **more)
+
+    async def scalar(self, statement: Any, params: Any = None, **more: Any) -> Any:
+        """The first column of the first row."""
+        return self.sync_session.scalar(statement, params, **more)
+
+    async def scalars(self, statement: Any, params: Any = None, **more: Any) -> Any:
+        """The first column of each row."""
+        return self.sync_session.scalars(statement, params, **more)
+
+    async def get(self, entity: Any, ident: Any, **more: Any) -> Any:
+        """One object by its key."""
+        return self.sync_session.get(entity, ident, **more)
+
+    async def merge(self, instance: Any, **more: Any) -> Any:
+        """Bring an object in, new or in the place of the one there."""
+        return self.sync_session.merge(instance, **more)
+
+    async def flush(self, objects: Any = None) -> None:
+        """Write what was added and changed."""
+        self.sync_session.flush(objects)
+
+    async def run_sync(self, fn: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        """Call `fn` with the session beneath."""
+        return fn(self.sync_session, *args, **more)
+
+
+class Sqlite:
+    """Connections to one file: a write-ahead log, foreign keys, transactions that we begin.
+
+    Full sync, so what was answered survives a power failure; writers may wish for less.
     """
 
-    __slots__ = ("_logged", "lasting")
+    def __init__(self, url: URL) -> None:
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            poolclass=QueuePool,
+            pool_size=_MOST,
+            max_overflow=0,
+            pool_use_lifo=True,  # the one used last knows what is in the file
+            hide_parameters=True,
+            connect_args={
+                "timeout": _BUSY_TIMEOUT / 1000,
+                "isolation_level": None,
+                "check_same_thread": False,  # one at a time uses it
+            },
+        )
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", _begin)
+        self._engines = {
+            lasting: self.engine.execution_options(**{_WRITING: True, _LASTING: lasting})
+            for lasting in (True, False)
+        }
+        # There is one writer at a time. Those of this process take turns here, where the next one
+        # is told at once; in the database it would sleep and look again.
+        self._turn = asyncio.Lock()
+        self._seats = asyncio.Semaphore(_MOST)
+        self._threads = ThreadPoolExecutor(_MOST, thread_name_prefix="sqlite")
+        self._logged = 0
+        self._fresh = True
+        """The log may begin anew with the next commit, which then waits for the disk as well."""
 
-    fresh: ClassVar[bool] = True
-    _cursor_cls = NearCursor
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """See `Connections`."""
+        async with self._seats:
+            session = NearSession(self.engine)
+            try:
+                if not self._idle:
+                    await self._away(session.sync_session.connection)
+                yield session
+            finally:
+                session.sync_session.close()
 
-    def __init__(self, dbapi: Any, connection: Any) -> None:
-        super().__init__(dbapi, connection)
-        self.lasting, self._logged = True, 0
+    @asynccontextmanager
+    async def write(self, *, lasting: bool) -> AsyncIterator[AsyncSession]:
+        """See `Connections`."""
+        async with self._turn, self._seats:
+            session = NearSession(self._engines[lasting])
+            try:
+                await self._begin(session)
+                yield session
+                await self._commit(session, lasting=lasting)
+            except IntegrityError as error:
+                raise_duplicate(error)
+            finally:
+                session.sync_session.close()
+            if not lasting:
+                await self._clear_log()
 
-    def rollback(self) -> None:
-        """End a transaction; that waits for nothing."""
-        inner: Any = self._connection
-        if inner._connection is not None:
-            inner._connection.rollback()
+    async def alone(self, key: int, work: Callable[[Connection], None]) -> None:
+        """See `Connections`. There is one writer at a time anyway."""
+        del key
+        engine = self._engines[True].execution_options(**{_PATIENT: True})
 
-    def commit(self) -> None:
-        """End a transaction, in the thread if it waits for the disk."""
-        inner: Any = self._connection
-        if self.lasting or NearConnection.fresh or inner._connection is None:
-            super().commit()
-            NearConnection.fresh = self.lasting
+        def run() -> None:
+            with engine.begin() as connection:
+                work(connection)
+
+        async with self._turn, self._seats:
+            await self._away(run)
+
+    async def close(self) -> None:
+        """See `Connections`."""
+        await self._away(self.engine.dispose)
+        self._threads.shutdown()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether a connection is open and free."""
+        pool = self.engine.pool
+        return isinstance(pool, QueuePool) and pool.checkedin() > 0
+
+    async def _begin(self, session: NearSession) -> None:
+        """Take the write lock: here and now, or in a thread when it may have to wait."""
+        if self._idle:
+            with suppress(_Held):
+                session.sync_session.connection()
+                return
+        options = {_PATIENT: True}
+        await self._away(lambda: session.sync_session.connection(execution_options=options))
+
+    async def _commit(self, session: NearSession, *, lasting: bool) -> None:
+        """End a transaction, in a thread if it waits for the disk."""
+        if lasting or self._fresh:
+            await self._away(session.sync_session.commit)
+            self._fresh = lasting
         else:
-            inner._connection.commit()
-        if not self.lasting:
-            self._clear_log()
+            session.sync_session.commit()
 
-    def _clear_log(self) -> None:
+    async def _clear_log(self) -> None:
         """Every so often bring the log into the file, which nobody else does after such commits."""
         self._logged += 1
-        if self._logged < _MOST_LOGGED:
-            return
-        self._logged = 0
-        connection: Any = self._connection
-        with suppress(sqlite3.Error):  # what was committed stays so
-            await_(connection._execute(_execute, connection._conn, _CLEAR_LOG, None))
-        NearConnection.fresh = True
+        if self._logged >= _MOST_LOGGED:
+            self._logged = 0
+            with suppress(sqlite3.Error):  # what was committed stays so
+                await self._away(self._checkpoint)
+            self._fresh = True
+
+    def _checkpoint(self) -> None:
+        connection = self.engine.raw_connection()
+        try:
+            connection.cursor().execute(_CLEAR_LOG)
+        finally:
+            connection.close()
+
+    async def _away(self, work: Callable[[], object]) -> None:
+        """Do it in a thread; who is cancelled meanwhile waits for its end all the same."""
+        done = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            while not done.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait((done,))
+            done.exception()  # nobody is left to be told
+            raise
 
 
-def connect(
-    dialect: Dialect, record: ConnectionPoolEntry, args: Any, parameters: Any
-) -> NearConnection:
-    """Open a connection; for SQLAlchemy's event `do_connect`."""
+def _configure(connection: sqlite3.Connection, record: object) -> None:
+    """Once per connection."""
     del record
-    opened: Any = dialect.connect(*args, **parameters)
-    return NearConnection(opened.dbapi, opened._connection)
+    for setting in ("journal_mode=WAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}")
 
 
-def _begin_at_once(connection: sqlite3.Connection) -> bool:
-    """Take the write lock if nobody has it; False: the thread has to wait for it."""
+def _begin(connection: Connection) -> None:
+    """A writer takes the write lock before it reads what it decides on.
+
+    Raises:
+        _Held: it cannot be had at once, and who asks has no patience.
+    """
+    options = connection.get_execution_options()
+    near: Any = connection.connection.dbapi_connection
+    if not options.get(_WRITING):
+        near.execute("BEGIN")
+        return
+    lasting = options[_LASTING]
+    pragmas = () if connection.info.get(_LASTING) is lasting else _COMMITS[lasting]
+    if options.get(_PATIENT):
+        for statement in (*pragmas, _BEGIN_WRITING):
+            connection.exec_driver_sql(statement)
+    else:
+        _begin_at_once(near, pragmas)
+    connection.info[_LASTING] = lasting
+
+
+def _begin_at_once(connection: sqlite3.Connection, pragmas: Iterable[str] = ()) -> None:
+    """Take the write lock if nobody has it.
+
+    Raises:
+        _Held: somebody has it.
+    """
     connection.execute("PRAGMA busy_timeout=0")
     try:
-        connection.execute(BEGIN_WRITING)
-    except sqlite3.OperationalError:
-        return False
+        for pragma in pragmas:
+            connection.execute(pragma)
+        connection.execute(_BEGIN_WRITING)
+    except sqlite3.OperationalError as error:
+        raise _Held from error
     finally:
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
-    return True
-
-
-def _execute(connection: sqlite3.Connection, operation: str, parameters: Any) -> _Told:
-    """Run it and fetch all rows, in whichever thread this is called."""
-    cursor = connection.execute(operation, () if parameters is None else parameters)
-    return _told(cursor)
-
-
-def _execute_many(connection: sqlite3.Connection, operation: str, parameters: Any) -> _Told:
-    """The same for many parameters."""
-    return _told(connection.executemany(operation, parameters))
-
-
-def _told(cursor: sqlite3.Cursor) -> _Told:
-    try:
-        rows = cursor.fetchall() if cursor.description else []
-        return cursor.description, cursor.rowcount, cursor.lastrowid, rows
-    finally:
-        cursor.close()
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT}")

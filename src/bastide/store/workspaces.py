@@ -41,10 +41,13 @@ _BY_ID = (
     .where(Workspace.deleted_at.is_(None), Workspace.id == bindparam("id"))
     .execution_options(populate_existing=True)
 )
+_OWN = (Workspace.account_id == bindparam("account"), Workspace.deleted_at.is_(None))
+_BY_SLUG = select(Workspace.id).where(*_OWN, Workspace.slug == bindparam("reference"))
+# By ids alone: with a slug beside them SQLite would go through all that the account ever had.
 _BY_REFERENCE = (
     select(Workspace)
-    .where(Workspace.account_id == bindparam("account"), Workspace.deleted_at.is_(None))
-    .where(or_(Workspace.id == bindparam("reference"), Workspace.slug == bindparam("reference")))
+    .where(*_OWN)
+    .where(or_(Workspace.id == bindparam("reference"), Workspace.id == _BY_SLUG.scalar_subquery()))
     .execution_options(populate_existing=True)
 )
 
@@ -265,18 +268,18 @@ class Workspaces:
         told |= {f"old_{name}": expected[name] for name in expected if name not in empty}
         return await changed(self._session, statement, {"id_of": workspace_id, **told})
 
-    async def put(self, row: Workspace, values: Mapping[str, Any]) -> None:
-        """Like `update` for a row of this session; its object is up to date from then on.
+    async def put(self, row: Workspace, values: Mapping[str, Any]) -> Workspace | None:
+        """Like `update` for a row that was read; the row as it is then, or None: it is gone.
 
-        On SQLite nobody else has written since it was read: then only these values are new.
+        Nobody has written it since if its `updated_at` is the same, which every change sets: then
+        only these values are new, and its object is brought up to date.
         """
         given = {"updated_at": now(), **values}
-        if self._session.get_bind().dialect.name != "sqlite":
-            await self.update(row.id, given)
-            await self.get(row.id)
-        elif await self.update(row.id, given):
+        if await self.update(row.id, given, expected={"updated_at": row.updated_at}):
             for name, value in given.items():
                 set_committed_value(row, name, value)
+            return row
+        return await self.get(row.id) if await self.update(row.id, given) else None
 
     async def mark_deleted(self, workspace_id: str, archived: str | None = None) -> bool:
         """Hide the row for good; its slug and idempotency key become free, its secrets go.

@@ -29,12 +29,12 @@ def no_room(database: Database) -> Iterator[None]:
     def unlimit(connection: Connection) -> None:
         limit(connection, UNLIMITED)
 
-    event.listen(database.engine.sync_engine, "begin", limit)
+    event.listen(database.engine, "begin", limit)
     try:
         yield
     finally:
-        event.remove(database.engine.sync_engine, "begin", limit)
-        event.listen(database.engine.sync_engine, "begin", unlimit)
+        event.remove(database.engine, "begin", limit)
+        event.listen(database.engine, "begin", unlimit)
 
 
 async def test_a_full_database_is_told_and_got_over(cloud: Cloud) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from tests.unit.store.rows import add_account, add_workspace, workspace
 
 from bastide.store.accounts import Accounts
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.migrate import migrate
 from bastide.store.tables import Account, Table
 
@@ -25,8 +26,8 @@ async def test_models_and_migrations_agree(database: Database) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, Table.metadata))
 
-    async with database.engine.connect() as connection:
-        assert await connection.run_sync(difference) == []
+    async with database.read() as session:
+        assert await session.run_sync(lambda held: difference(held.connection())) == []
 
 
 async def test_partial_indexes_are_there(database: Database) -> None:
@@ -41,8 +42,8 @@ async def test_partial_indexes_are_there(database: Database) -> None:
                     found[str(index["name"])] = str(where)
         return found
 
-    async with database.engine.connect() as connection:
-        found = await connection.run_sync(predicates)
+    async with database.read() as session:
+        found = await session.run_sync(lambda held: predicates(held.connection()))
     # A name in SSH commands is never given again, so that one holds for deleted rows too.
     assert found.pop("uq_workspaces_ssh_id") == "None"
     assert set(found) == {

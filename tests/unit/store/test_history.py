@@ -1,11 +1,9 @@
-"""The history of operations: bounded, and not read to find its newest."""
+"""The history of operations, which is bounded."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import event
 from tests.unit.store.rows import add_account, add_operation, add_workspace
 
 from bastide.domain.instant import now
@@ -49,32 +47,6 @@ async def test_old_ones_go_and_what_is_read_stays(database: Database) -> None:
         kept = {each.id for each in (made, newest, young, going, failed, stopped)}
         found = {each for each in kept if await rows.get(each) is not None}
     assert found == {made.id, young.id, going.id}
-
-
-async def test_the_newest_is_found_by_an_index(database: Database) -> None:
-    """Neither question that is asked every two seconds goes through the history."""
-    if not database.is_sqlite:
-        return  # PostgreSQL plans by what the tables hold
-    one = await add_workspace(database, await add_account(database))
-    await ended(database, one, OperationKind.PROVISION, now())
-    asked: list[tuple[str, Any]] = []
-
-    def note(*given: Any) -> None:
-        asked.append(given[2:4])
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    async with database.read() as session:
-        await Operations(session).latest([one.id])
-        await Operations(session).latest([one.id], OperationKind.PROVISION)
-    questions = [each for each in asked if each[0].startswith("SELECT")]
-    assert len(questions) == 2
-    async with database.read() as session:
-        connection = await session.connection()
-        for said, values in questions:
-            plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", values)
-            steps = " | ".join(row.detail for row in plan)
-            assert "SCAN" not in steps, steps
-            assert "ix_operations_workspace_id" in steps, steps
 
 
 async def test_busy_leases_keep_none_waiting(database: Database) -> None:

@@ -10,7 +10,8 @@ from tests.unit.store.rows import add_account
 from bastide.domain.instant import now
 from bastide.domain.scope import Scope
 from bastide.store.accounts import Accounts
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.keys import Keys, RevokedTokens
 from bastide.store.tables import Account, ApiKey
 

@@ -10,7 +10,8 @@ from tests.unit.store.rows import add_account, add_operation, add_workspace
 
 from bastide.domain.instant import now
 from bastide.domain.operation import OperationKind, OperationState, Phase
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation
 

@@ -1,16 +1,18 @@
-"""SQLite without trips to its thread, and transactions that do not wait for the disk."""
+"""SQLite in the thread of the loop, and transactions that do not wait for the disk."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from bastide.store import sqlite as near
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.migrate import migrate
 from bastide.store.tables import Account, ApiKey
 
@@ -18,7 +20,7 @@ from bastide.store.tables import Account, ApiKey
 @pytest.fixture
 async def sqlite(tmp_path: Path) -> Database:
     """A migrated SQLite database."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/db.sqlite3")
+    database = Database(f"sqlite:///{tmp_path}/db.sqlite3")
     await migrate(database)
     return database
 
@@ -77,11 +79,12 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set once a writer has found the write lock held."""
     event, ask = asyncio.Event(), near._begin_at_once
 
-    def begin(connection: sqlite3.Connection) -> bool:
-        begun = ask(connection)
-        if not begun:
+    def begin(connection: sqlite3.Connection, pragmas: Iterable[str]) -> None:
+        try:
+            ask(connection, pragmas)
+        except near._Held:
             event.set()
-        return begun
+            raise
 
     monkeypatch.setattr(near, "_begin_at_once", begin)
     return event

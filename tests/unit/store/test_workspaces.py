@@ -10,7 +10,8 @@ from tests.unit.store.rows import add_account, add_operation, add_workspace
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import OperationKind, OperationState
-from bastide.store.database import Database, Duplicate
+from bastide.store.database import Database
+from bastide.store.errors import Duplicate
 from bastide.store.tables import Workspace
 from bastide.store.workspaces import Filter, Workspaces
 
@@ -134,6 +135,32 @@ async def test_updates_are_guarded(database: Database) -> None:
     assert found is not None
     assert (found.generation, found.address) == (2, "10.201.0.9")
     assert found.updated_at > made.updated_at
+
+
+async def test_a_row_that_was_read_stays_up_to_date(database: Database) -> None:
+    """What is put into it is in the object too, and what somebody else wrote meanwhile."""
+    made = await add_workspace(database, await add_account(database))
+    for other in (False, True):
+        async with database.read() as session:
+            row = await Workspaces(session).get(made.id)
+        assert row is not None
+        if other:
+            async with database.write() as session:
+                await Workspaces(session).update(made.id, {"name": "theirs"})
+        seen = {"observed_state": MachineState.PAUSED, "timings": {"agent": 1.5}, "ready": other}
+        async with database.write() as session:
+            put = await Workspaces(session).put(row, seen)
+        async with database.read() as session:
+            fresh = await Workspaces(session).get(made.id)
+        assert put is not None
+        assert fresh is not None
+        assert (put is row) is not other
+        for column in Workspace.__table__.columns:
+            told, kept = getattr(put, column.key), getattr(fresh, column.key)
+            assert (told, type(told)) == (kept, type(kept)), column.key
+    async with database.write() as session:
+        await Workspaces(session).mark_deleted(made.id)
+        assert await Workspaces(session).put(put, {"ready": True}) is None
 
 
 async def test_deleted_workspaces_are_gone_and_free_their_names(database: Database) -> None:

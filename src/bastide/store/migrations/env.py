@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Enum
 from bastide.settings import settings
 from bastide.store import columns
 from bastide.store.database import Database
+from bastide.store.migrate import LOCK
 from bastide.store.tables import Table
 
 
@@ -45,8 +46,7 @@ def run(connection: Connection) -> None:
 async def open_and_run() -> None:
     """For a developer's `alembic` command, which brings no connection."""
     database = Database(settings().database_url)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(run)
+    await database.alone(LOCK, run)
     await database.close()
 
 

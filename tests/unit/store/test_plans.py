@@ -1,0 +1,93 @@
+"""How SQLite finds what is asked all the time: by an index, however much there ever was."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+from tests.unit.store.rows import add_account, add_workspace
+
+from bastide.domain.operation import OperationKind
+from bastide.store.database import Database
+from bastide.store.migrate import migrate
+from bastide.store.operations import Operations
+from bastide.store.workspaces import Workspaces
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A migrated SQLite database; PostgreSQL plans by what the tables hold."""
+    database = Database(f"sqlite:///{tmp_path}/db.sqlite3")
+    await migrate(database)
+    yield database
+    await database.close()
+
+
+@contextmanager
+def asked(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """The questions asked meanwhile, with their values."""
+    found: list[tuple[str, Any]] = []
+
+    def note(*given: Any) -> None:
+        if given[2].startswith("SELECT"):
+            found.append(given[2:4])
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+
+
+async def plans(database: Database, questions: list[tuple[str, Any]]) -> list[str]:
+    """What SQLite does to answer each."""
+
+    def plan(session: Session, said: str, values: Any) -> str:
+        steps = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", values)
+        return " | ".join(row.detail for row in steps)
+
+    async with database.read() as session:
+        return [await session.run_sync(plan, said, values) for said, values in questions]
+
+
+async def test_the_newest_operation(database: Database) -> None:
+    """Neither question that is asked every two seconds goes through the history."""
+    one = await add_workspace(database, await add_account(database))
+    with asked(database) as questions:
+        async with database.read() as session:
+            await Operations(session).latest([one.id])
+            await Operations(session).latest([one.id], OperationKind.PROVISION)
+            await Operations(session).telling(one.id)
+    told = await plans(database, questions)
+    assert len(told) == 3
+    for steps in told:
+        assert "SCAN" not in steps, steps
+        assert "ix_operations_workspace_id" in steps, steps
+
+
+async def test_a_workspace_by_id_or_slug(database: Database) -> None:
+    """Nobody's request goes through all that the account ever had."""
+    account = await add_account(database)
+    one = await add_workspace(database, account, slug="calm-harbor")
+    with asked(database) as questions:
+        async with database.read() as session:
+            assert await Workspaces(session).find(account.id, "calm-harbor") is not None
+            assert await Workspaces(session).get(one.id) is not None
+    told = await plans(database, questions)
+    assert len(told) == 2
+    for steps in told:
+        assert "SCAN" not in steps, steps
+        assert "ix_workspaces_account_id" not in steps, steps
+
+
+async def test_the_check_would_see_a_scan(database: Database) -> None:
+    """What goes through a table is told as such."""
+    with asked(database) as questions:
+        async with database.read() as session:
+            await session.execute(text("SELECT * FROM workspaces WHERE name = 'x'"))
+    assert "SCAN" in (await plans(database, questions))[0]
