@@ -40,12 +40,12 @@ from bastide.domain.errors import BastideError
 
 ROUTERS = (
     system.router,
+    power.router,  # asked for most: they are tried in this order
     tokens.router,
     keys.router,
     images.router,  # before the workspaces: its path would read as the id "images"
     account.router,  # as well: "quota", "estimate", "archived"
     workspaces.router,
-    power.router,
     lifecycle.router,
     resources.router,
     snapshots.router,

@@ -8,9 +8,9 @@ machines this was written on have every controller on v1.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,8 +66,8 @@ class Cgroups(ABC):
         """Use now. Raises OSError when the machine has no cgroup."""
 
     @abstractmethod
-    def freeze(self, machine: str) -> None:
-        """Stop every process of the machine where it is. Blocks until all stand still.
+    async def freeze(self, machine: str) -> None:
+        """Stop every process of the machine where it is; returns when all stand still.
 
         Raises:
             OSError: it has no cgroup, or the kernel did not manage within some seconds; then the
@@ -77,6 +77,19 @@ class Cgroups(ABC):
     @abstractmethod
     def thaw(self, machine: str) -> None:
         """Let every process go on. Raises OSError when the machine has no cgroup."""
+
+    async def _until(self, settled: Callable[[], bool], machine: str) -> None:
+        """Look until it stands still; else it goes on. Raises TimeoutError, which is an OSError."""
+        try:
+            async with asyncio.timeout(_FREEZE_TIMEOUT):
+                while not settled():  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(_TURN)
+        except BaseException as error:
+            with suppress(OSError):  # it may have ended meanwhile
+                self.thaw(machine)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"the processes of {machine} do not stand still") from None
+            raise
 
     @abstractmethod
     def oom_kills(self, machine: str) -> int:
@@ -162,21 +175,22 @@ class CgroupsV1(Cgroups):
             cache_bytes=min(idle, used),
         )
 
-    def freeze(self, machine: str) -> None:
+    async def freeze(self, machine: str) -> None:
         """By `freezer.state`. A process that forks meanwhile can keep it from settling: so anew."""
         state = self._file("freezer", machine, "freezer.state")
+        tries = 0
 
         def settled() -> bool:
-            state.write_text("FROZEN")
-            if state.read_text().strip() == "FROZEN":
-                return True
-            time.sleep(_TURN)
-            if state.read_text().strip() == "FROZEN":
-                return True
-            state.write_text("THAWED")
-            return False
+            nonlocal tries
+            if tries % 2 == 0:
+                state.write_text("FROZEN")
+            frozen = state.read_text().strip() == "FROZEN"
+            if not frozen and tries % 2:
+                state.write_text("THAWED")
+            tries += 1
+            return frozen
 
-        _until(settled, machine)
+        await self._until(settled, machine)
 
     def thaw(self, machine: str) -> None:
         """By `freezer.state`."""
@@ -226,15 +240,11 @@ class CgroupsV2(Cgroups):
             cache_bytes=min(idle, used),
         )
 
-    def freeze(self, machine: str) -> None:
+    async def freeze(self, machine: str) -> None:
         """By `cgroup.freeze`; `cgroup.events` tells when it is done."""
         directory = self.root / self.parent / machine
         (directory / "cgroup.freeze").write_text("1")
-        try:
-            _until(lambda: _keys(directory / "cgroup.events").get("frozen") == 1, machine)
-        except OSError:
-            self.thaw(machine)
-            raise
+        await self._until(lambda: _keys(directory / "cgroup.events").get("frozen") == 1, machine)
 
     def thaw(self, machine: str) -> None:
         """By `cgroup.freeze`."""
@@ -263,15 +273,6 @@ def kill_all(cgroups: Cgroups, machine: str) -> int:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     return len(processes)
-
-
-def _until(settled: Callable[[], bool], machine: str) -> None:
-    """Try until it is done. Raises TimeoutError, which is an OSError."""
-    deadline = time.monotonic() + _FREEZE_TIMEOUT
-    while not settled():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the processes of {machine} do not stand still")
-        time.sleep(_TURN)
 
 
 def _number(path: Path) -> int:

@@ -52,7 +52,7 @@ async def follow(
         if cause is None:
             await _begin_lease(session, time, row)
         if row.archived_at is not None:
-            await Workspaces(session).update(row.id, {"archived_at": None, "archived_reason": None})
+            await Workspaces(session).put(row, {"archived_at": None, "archived_reason": None})
         return None
     if good and kind is OperationKind.STOP and row.remove_on_exit:
         return await _then(session, queue, row, OperationKind.DELETE, "exit")
@@ -79,8 +79,8 @@ async def _begin_lease(session: AsyncSession, time: Time, row: Workspace) -> Non
     if row.ttl is None:
         return
     ends = Lease(row.ttl).ends(await time(session))
-    await Workspaces(session).update(
-        row.id, {"lease_expires_at": ends, "lease_version": row.lease_version + 1}
+    await Workspaces(session).put(
+        row, {"lease_expires_at": ends, "lease_version": row.lease_version + 1}
     )
 
 

@@ -177,21 +177,27 @@ class Pipeline(ABC):
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""
+        beating: list[asyncio.Task[None]] = []
         with self.tools.queue.bell.listening(job.operation.id) as superseded:
-            action = asyncio.create_task(self._outcome(job))
-            beat = None
+            held = asyncio.timeout(None)  # until the lock is lost
+
+            def begin() -> None:
+                beating.append(asyncio.create_task(self._beat(job, superseded, held)))
+
+            # what is over in a moment needs no sign of life
+            first = asyncio.get_running_loop().call_later(self.tools.settle, begin)
             try:
-                await asyncio.wait({action}, timeout=self.tools.settle)
-                if not action.done():  # what is over in a moment needs no sign of life
-                    beat = asyncio.create_task(self._beat(job, superseded))
-                    await asyncio.wait({action, beat}, return_when=asyncio.FIRST_COMPLETED)
-                return action.result() if action.done() else None
+                async with held:
+                    return await self._outcome(job)
+            except TimeoutError:
+                if held.expired():
+                    return None
+                raise
             finally:
+                first.cancel()
                 job.ended.set()
                 job.shown.set()
-                action.cancel()
-                waits = [action] if beat is None else [action, beat]
-                await asyncio.gather(*waits, return_exceptions=True)
+                await asyncio.gather(*beating, return_exceptions=True)
 
     async def _outcome(self, job: Job) -> Done | Later:
         """Work, and turn refusals into an end."""
@@ -212,8 +218,8 @@ class Pipeline(ABC):
         except EngineUnavailable as error:
             return Later(error.message, _delay(job.operation))
 
-    async def _beat(self, job: Job, superseded: asyncio.Event) -> None:
-        """Extend the lock and write phases until the work ends; returns early when it is lost."""
+    async def _beat(self, job: Job, superseded: asyncio.Event, held: asyncio.Timeout) -> None:
+        """Extend the lock and write phases until the work ends; end the work when it is lost."""
         written = None
         while True:
             await self._pause(job, superseded)
@@ -225,6 +231,8 @@ class Pipeline(ABC):
                 return
             shown, written = job.phase if job.phase != written else None, job.phase
             if not await self._extend(job, shown):
+                if not job.ended.is_set():
+                    held.reschedule(asyncio.get_running_loop().time())
                 return
 
     async def _pause(self, job: Job, superseded: asyncio.Event) -> None:
@@ -294,8 +302,7 @@ class Pipeline(ABC):
             archived = cause if cause in {"exit", "ttl"} else None
             await workspaces.mark_deleted(job.row.id, archived)
             return None, None
-        await workspaces.update(job.row.id, outcome.workspace)
-        row = await workspaces.get(job.row.id)
+        row = await workspaces.put(job.row, outcome.workspace)
         if row is None:
             return None, None
         good = outcome.error is None

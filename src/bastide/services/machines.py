@@ -114,7 +114,7 @@ def observed(status: MachineStatus, at: datetime | None = None) -> dict[str, Any
     running = status.state is MachineState.RUNNING
     up = status.state in UP
     return {
-        "observed_state": status.state.value,
+        "observed_state": status.state,
         "observed_at": at or now(),
         "observed_exit": None if status.exit is None else status.exit.model_dump(mode="json"),
         "address": status.address,
@@ -134,7 +134,7 @@ def _snapshot_mb(status: MachineStatus) -> int:
 def unobserved(at: datetime | None = None) -> dict[str, Any]:
     """The columns when the engine knows no such machine."""
     return {
-        "observed_state": MachineState.ABSENT.value,
+        "observed_state": MachineState.ABSENT,
         "observed_at": at or now(),
         "observed_exit": None,
         "address": None,

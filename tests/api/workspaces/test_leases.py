@@ -146,12 +146,14 @@ async def test_what_runs_again_has_a_new_lease(cloud: Cloud) -> None:
     workspace = await temporary(cloud, ttl_action="pause")
     cloud.world.ahead = HOUR + timedelta(seconds=1)
     await cloud.until(workspace, lambda each: each["status"] == "paused")
-    await cloud.call("POST", f"/workspace/{workspace}/resume")
+    resumed = await cloud.call("POST", f"/workspace/{workspace}/resume")
     assert await pipeline(cloud).look() == 0
     assert ends_in(await cloud.lifecycle(workspace)) > 7000
+    assert resumed["workspace"] == await cloud.get(workspace)
     await cloud.call("POST", f"/workspace/{workspace}/stop")
-    await cloud.call("POST", f"/workspace/{workspace}/start")
-    assert (await cloud.get(workspace))["status"] == "running"
+    started = await cloud.call("POST", f"/workspace/{workspace}/start")
+    assert started["workspace"] == await cloud.get(workspace)
+    assert started["status"] == "running"
     assert ends_in(await cloud.lifecycle(workspace)) > 7000
 
 

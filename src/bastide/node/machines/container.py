@@ -250,22 +250,22 @@ class Container(Machine):
         """See `Machine.pause`."""
         if not self.paused:
             try:
-                await asyncio.to_thread(self._host.cgroups.freeze, self.id)
+                await self._host.cgroups.freeze(self.id)
             except OSError as error:
                 raise Conflict(f"{self.id} cannot be frozen: {error}") from error
             self.paused = True
 
     async def resume(self) -> None:
         """See `Machine.resume`."""
-        await self._thaw()
+        self._thaw()
         if self._resting:
             self._resting = False
             await self._tell("wake")
 
-    async def _thaw(self) -> None:
+    def _thaw(self) -> None:
         if self.paused:
             with suppress(FileNotFoundError):  # it may have ended meanwhile
-                await asyncio.to_thread(self._host.cgroups.thaw, self.id)
+                self._host.cgroups.thaw(self.id)
             self.paused = False
 
     async def resize(self, resources: Resources) -> None:
@@ -347,7 +347,7 @@ class Container(Machine):
             processes = self._host.cgroups.processes(self.id)
             if not await asyncio.to_thread(vfork.waiting, processes):
                 return
-            await self._thaw()
+            self._thaw()
             await asyncio.sleep(moment)
         await self.pause()
         raise Conflict(
