@@ -27,11 +27,12 @@ log = structlog.get_logger(__name__)
 class Edge:
     """Keeps the gateway map: in its file, and in the HAProxy that runs now.
 
-    The file is written before a call returns, so a HAProxy that starts reads what is in force.
-    The running HAProxy is told at once as well; when it cannot be reached, the call still
-    succeeds and the next one, or `run`, sends the whole map as soon as it can. The control plane
-    calls `sync` when it starts and from its sweep, so the map follows the database whatever was
-    lost.
+    The file is written before a call returns, so a HAProxy that starts reads what is in force;
+    only that a machine was frozen or thawed, which neither opens nor closes anything, is written
+    by `run`. The running HAProxy is told at once as well; when it cannot be reached, the call
+    still succeeds and the next one, or `run`, sends the whole map as soon as it can. The control
+    plane calls `sync` when it starts and from its sweep, so the map follows the database whatever
+    was lost.
 
     One instance, in one process, owns the directory.
     """
@@ -52,6 +53,7 @@ class Edge:
         self._lines = {entry.workspace_id: entry.line() for entry in entries.values()}
         self._wanted = 0
         self._written = 0
+        self._late = False
         self._writing = asyncio.Lock()
         self._telling = asyncio.Lock()
         self._process: int | None = None
@@ -83,11 +85,15 @@ class Edge:
         entry = GatewayEntry(workspace_id, address, generation, state, raw_token)
         if not entry.inside(self._subnet):
             raise GatewayEntryError(f"{entry.address} is no address of a workspace")
-        line = entry.line()
-        if self._lines.get(workspace_id) == line and self._settled:
+        line, before = entry.line(), self._lines.get(workspace_id, "")
+        if line == before and self._settled:
             return
         self._lines[workspace_id] = line
-        await self._enforce(self._tell(workspace_id))
+        if line != before and _but_for_pause(line) == _but_for_pause(before):
+            self._late = True
+            await self._tell(workspace_id)
+        else:
+            await self._enforce(self._tell(workspace_id))
 
     @property
     def _settled(self) -> bool:
@@ -125,9 +131,15 @@ class Edge:
         """Keep HAProxy in step until cancelled.
 
         Looks every `interval` seconds whether another HAProxy process answers than the one that
-        was told last, and sends the whole map when it does or when an update failed.
+        was told last, and sends the whole map when it does or when an update failed; and writes
+        the file when it is late.
         """
         while True:
+            if self._late:
+                try:
+                    await self._store()
+                except OSError as error:
+                    log.warning("edge.map.unwritten", error=str(error))
             try:
                 process = await self._socket.process()
             except RuntimeSocketError:
@@ -152,8 +164,12 @@ class Edge:
         async with self._writing:
             if self._written >= mine:
                 return
-            covers = self._wanted
-            await asyncio.to_thread(write_map, self._directory, list(self._lines.values()))
+            covers, late, self._late = self._wanted, self._late, False
+            try:
+                await asyncio.to_thread(write_map, self._directory, list(self._lines.values()))
+            except BaseException:
+                self._late |= late
+                raise
             self._written = covers
 
     async def _tell(self, workspace_id: str) -> None:
@@ -193,6 +209,11 @@ class Edge:
         if not self._behind.is_set():
             log.warning("edge.unreachable", error=str(error))
         self._behind.set()
+
+
+def _but_for_pause(line: str) -> str:
+    """A line of the map, the same whether its machine is frozen or not."""
+    return line.replace(" paused:", " open:", 1)
 
 
 def map_directory(settings: Settings) -> Path:

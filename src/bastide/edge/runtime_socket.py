@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_ANSWER_LIMIT = 1024 * 1024
+_ANSWER_LIMIT = 64 * 1024 * 1024
+_PIECE = 64 * 1024
 _PAYLOAD = 8 * 1024  # HAProxy takes a command and its payload in one buffer (16 KiB)
 
 
@@ -90,17 +92,17 @@ class RuntimeSocket:
 
     async def _ask(self, command: str) -> str:
         """Send one command, read the whole answer."""
+        loop, answer = asyncio.get_running_loop(), bytearray()
         try:
             async with asyncio.timeout(self._deadline):
-                reader, writer = await asyncio.open_unix_connection(
-                    self._socket, limit=_ANSWER_LIMIT
-                )
-                try:
-                    writer.write(command.encode("ascii") + b"\n")
-                    await writer.drain()
-                    answer = await reader.read(-1)
-                finally:
-                    writer.close()
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.setblocking(False)
+                    await loop.sock_connect(connection, str(self._socket))
+                    await loop.sock_sendall(connection, command.encode("ascii") + b"\n")
+                    while chunk := await loop.sock_recv(connection, _PIECE):
+                        answer += chunk
+                        if len(answer) > _ANSWER_LIMIT:
+                            raise RuntimeSocketError("HAProxy does not stop answering")
         except TimeoutError:
             raise RuntimeSocketError(f"HAProxy did not answer in {self._deadline} s") from None
         except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 import structlog
@@ -36,6 +37,8 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY, LONGEST_RETRY = 0.5, 10.0
 LOOK_ANYWAY = 15.0
 """Seconds after which a pipeline looks for work though no bell has rung."""
+LOGGED_AFTER = 0.005
+"""Seconds until an outcome is logged: those who wait for it come first."""
 MOST_CRASHES = 5
 """Attempts after which an operation that crashes its pipeline is given up."""
 _PASSING = frozenset({OperationKind.PAUSE, OperationKind.RESUME})
@@ -173,7 +176,9 @@ class Pipeline(ABC):
             logger.info("operation.stale")
             await self._undo(operation)
         else:
-            logger.info("operation.worked", outcome=outcome.message, attempt=operation.attempts)
+            worked = {"outcome": outcome.message, "attempt": operation.attempts}
+            told = partial(logger.info, "operation.worked", **worked)
+            asyncio.get_running_loop().call_later(LOGGED_AFTER, told)
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""

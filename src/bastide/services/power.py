@@ -13,12 +13,11 @@ from bastide.services.allowance import Allowance
 from bastide.services.archive_records import hold_source
 from bastide.services.caller import Caller
 from bastide.services.queue import Queue
-from bastide.services.views import WorkspaceView, view_of
+from bastide.services.views import WorkspaceView, find_view
 from bastide.services.workspaces import WorkspaceService
 from bastide.store.database import Database
 from bastide.store.errors import Duplicate
 from bastide.store.tables import Operation
-from bastide.store.workspaces import Workspaces
 
 _ATTEMPTS = 4
 _SOON_OVER = frozenset(
@@ -152,9 +151,8 @@ class PowerService:
         for _ in range(_ATTEMPTS):
             try:
                 async with self._database.write(lasting=kind not in _SOON_OVER) as session:
-                    found = await Workspaces(session).find(caller.account_id, reference)
-                    row = caller.require(found)
-                    view = await view_of(session, row)
+                    view = await find_view(session, caller, reference)
+                    row = view.row
                     more = (
                         kind in ANEW
                         and row.desired_state is DesiredState.STOPPED

@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind, OperationState
 from bastide.domain.workspace import Condition
+from bastide.services.caller import Caller
 from bastide.store.operations import Operations
 from bastide.store.tables import Operation, Workspace
+from bastide.store.workspaces import Workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +68,13 @@ async def views_of(session: AsyncSession, rows: Sequence[Workspace]) -> list[Wor
 async def view_of(session: AsyncSession, row: Workspace) -> WorkspaceView:
     """The view of one workspace."""
     return WorkspaceView(row, *await Operations(session).telling(row.id))
+
+
+async def find_view(session: AsyncSession, caller: Caller, reference: str) -> WorkspaceView:
+    """The view of one workspace, by id or slug.
+
+    Raises:
+        NotFound, Forbidden: there is none that the caller reaches.
+    """
+    row, newest, creation = await Workspaces(session).told(caller.account_id, reference)
+    return WorkspaceView(caller.require(row), newest, creation)

@@ -27,7 +27,7 @@ from bastide.services.failures import engine_failures, failure_of_operation
 from bastide.services.policy import DARK, network_changes
 from bastide.services.queue import Queue
 from bastide.services.reach import Reach, changed_network
-from bastide.services.views import WorkspaceView, view_of, views_of
+from bastide.services.views import WorkspaceView, find_view, view_of, views_of
 from bastide.store.database import Database
 from bastide.store.errors import Duplicate
 from bastide.store.tables import Archive, Workspace
@@ -100,8 +100,7 @@ class WorkspaceService:
             NotFound, Forbidden: none that the caller reaches.
         """
         async with self._database.read() as session:
-            row = caller.require(await Workspaces(session).find(caller.account_id, reference))
-            return await view_of(session, row)
+            return await find_view(session, caller, reference)
 
     async def page(
         self,

@@ -50,6 +50,25 @@ _BY_REFERENCE = (
     .where(or_(Workspace.id == bindparam("reference"), Workspace.id == _BY_SLUG.scalar_subquery()))
     .execution_options(populate_existing=True)
 )
+_NEWEST = (
+    select(Operation.id)
+    .where(Operation.workspace_id == Workspace.id)
+    .order_by(Operation.created_at.desc(), Operation.id.desc())
+    .limit(1)
+    .correlate(Workspace)
+)
+_NEWEST_CREATION = _NEWEST.where(Operation.kind == OperationKind.PROVISION)
+_TOLD = (
+    _BY_REFERENCE.add_columns(Operation)
+    .outerjoin(
+        Operation,
+        or_(
+            Operation.id == _NEWEST.scalar_subquery(),
+            Operation.id == _NEWEST_CREATION.scalar_subquery(),
+        ),
+    )
+    .order_by(Operation.created_at.desc(), Operation.id.desc())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,21 @@ class Workspaces:
         found = await self._session.scalars(_BY_REFERENCE, values)
         rows = list(found)
         return next((row for row in rows if row.id == reference), rows[0] if rows else None)
+
+    async def told(
+        self, account_id: str, reference: str
+    ) -> tuple[Workspace | None, Operation | None, Operation | None]:
+        """Like `find`, with its newest operation and its newest creation; both may be the same."""
+        if not _REFERENCE.fullmatch(reference):
+            return None, None, None
+        values = {"account": account_id, "reference": reference}
+        found = (await self._session.execute(_TOLD, values)).all()
+        if not found:
+            return None, None, None
+        row = next((each[0] for each in found if each[0].id == reference), found[0][0])
+        tells = [each[1] for each in found if each[0] is row and each[1] is not None]
+        creations = [each for each in tells if each.kind is OperationKind.PROVISION]
+        return row, tells[0] if tells else None, creations[0] if creations else None
 
     async def find_deleted(self, account_id: str, workspace_id: str) -> Workspace | None:
         """By id within an account, if it is deleted; its archives may still be there."""

@@ -46,6 +46,15 @@ async def test_what_is_in_force_already_is_not_told_again(tmp_path: Path) -> Non
         assert file.stat().st_ino == before
         await edge.publish(name, "10.201.0.2", 1, "open", "5" * 64)
         assert heard == ["set"]
+        assert " paused:" in file.read_text(), "that it was thawed is written later"
+        running = asyncio.create_task(edge.run())
+        async with asyncio.timeout(30):
+            while " open:" not in file.read_text():  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await edge.publish(name, "10.201.0.2", 1, "paused", "5" * 64)
+        await edge.publish(name, "10.201.0.2", 1, "closed", "5" * 64)
+        assert " closed:" in file.read_text(), "what closes it is written at once"
         edge._behind.set()
         await edge.publish(name, "10.201.0.2", 1, "open", "5" * 64)
         assert "prepare" in heard

@@ -78,8 +78,9 @@ async def test_a_workspace_by_id_or_slug(database: Database) -> None:
         async with database.read() as session:
             assert await Workspaces(session).find(account.id, "calm-harbor") is not None
             assert await Workspaces(session).get(one.id) is not None
+            assert (await Workspaces(session).told(account.id, "calm-harbor"))[0] is not None
     told = await plans(database, questions)
-    assert len(told) == 2
+    assert len(told) == 3
     for steps in told:
         assert "SCAN" not in steps, steps
         assert "ix_workspaces_account_id" not in steps, steps

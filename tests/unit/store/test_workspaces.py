@@ -43,6 +43,29 @@ async def test_an_id_wins_over_an_equal_slug(database: Database) -> None:
     assert found.id == first.id
 
 
+async def test_told_with_the_operations_that_tell_of_it(database: Database) -> None:
+    """By id or slug, with its newest operation and its newest creation, and nobody else's."""
+    account = await add_account(database)
+    first = await add_workspace(database, account, id="ws_aaaaaaaaaaaa")
+    second = await add_workspace(database, account, slug="ws_aaaaaaaaaaaa")
+    kinds, done = OperationKind, OperationState.DONE
+    made = await add_operation(database, first, kinds.PROVISION, state=done)
+    await add_operation(database, first, kinds.START, state=done)
+    last = await add_operation(database, first, kinds.STOP)
+    await add_operation(database, second, kinds.PROVISION)
+    bare = await add_workspace(database, account, slug="bare")
+    async with database.read() as session:
+        rows = Workspaces(session)
+        row, newest, creation = await rows.told(account.id, "ws_aaaaaaaaaaaa")
+        assert row is not None and newest is not None and creation is not None  # noqa: PT018
+        assert (row.id, newest.id, creation.id) == (first.id, last.id, made.id)
+        alone = await rows.told(account.id, "bare")
+        assert alone[0] is not None
+        assert (alone[0].id, alone[1:]) == (bare.id, (None, None))
+        assert await rows.told(account.id, "none") == (None, None, None)
+        assert await rows.told(account.id, "a/b") == (None, None, None)
+
+
 @pytest.mark.parametrize("reference", ["", "\x00", "a\x00b", "ü" * 5, "x" * 300, "\ud800", "a/b"])
 async def test_impossible_references_find_nothing(database: Database, reference: str) -> None:
     """What no id or slug can be never reaches the database."""
@@ -160,7 +183,7 @@ async def test_a_row_that_was_read_stays_up_to_date(database: Database) -> None:
             assert (told, type(told)) == (kept, type(kept)), column.key
     async with database.write() as session:
         await Workspaces(session).mark_deleted(made.id)
-        assert await Workspaces(session).put(put, {"ready": True}) is None
+        assert await Workspaces(session).put(made, {"ready": True}) is None
 
 
 async def test_deleted_workspaces_are_gone_and_free_their_names(database: Database) -> None:
