@@ -48,6 +48,7 @@ class OperationState(StrEnum):
 
 
 UNFINISHED = (OperationState.QUEUED, OperationState.RUNNING)
+FINISHED = (OperationState.DONE, OperationState.FAILED)
 
 
 class Phase(StrEnum):

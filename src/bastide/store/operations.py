@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from bastide.domain.instant import now
-from bastide.domain.operation import UNFINISHED, OperationKind, OperationState, Phase
+from bastide.domain.operation import FINISHED, UNFINISHED, OperationKind, OperationState, Phase
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
@@ -167,7 +167,8 @@ class Operations:
         creation = Operation.kind == OperationKind.PROVISION
         old = (
             select(Operation.id)
-            .where(Operation.state.not_in(UNFINISHED), Operation.completed_at < before)
+            .where(Operation.state.in_(FINISHED), Operation.completed_at < before)
+            .where(Operation.run_after < before)  # so was its time, which an index knows
             .where(_followed(), or_(~creation, _followed(OperationKind.PROVISION)))
             .limit(limit)
         )

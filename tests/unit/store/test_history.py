@@ -20,8 +20,8 @@ async def ended(
     database: Database, owner: Workspace, kind: OperationKind, at: datetime
 ) -> Operation:
     """An operation that ended then."""
-    done = OperationState.DONE
-    return await add_operation(database, owner, kind, state=done, created_at=at, completed_at=at)
+    times = {"created_at": at, "run_after": at, "completed_at": at}
+    return await add_operation(database, owner, kind, state=OperationState.DONE, **times)
 
 
 async def test_old_ones_go_and_what_is_read_stays(database: Database) -> None:

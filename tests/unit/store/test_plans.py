@@ -12,6 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 from tests.unit.store.rows import add_account, add_workspace
 
+from bastide.domain.instant import now
 from bastide.domain.operation import OperationKind
 from bastide.store.database import Database
 from bastide.store.migrate import migrate
@@ -34,7 +35,7 @@ def asked(database: Database) -> Iterator[list[tuple[str, Any]]]:
     found: list[tuple[str, Any]] = []
 
     def note(*given: Any) -> None:
-        if given[2].startswith("SELECT"):
+        if given[2].startswith(("SELECT", "DELETE")):
             found.append(given[2:4])
 
     event.listen(database.engine, "before_cursor_execute", note)
@@ -68,6 +69,16 @@ async def test_the_newest_operation(database: Database) -> None:
     for steps in told:
         assert "SCAN" not in steps, steps
         assert "ix_operations_workspace_id" in steps, steps
+
+
+async def test_old_operations(database: Database) -> None:
+    """Those that may go are found without a look at those that may not."""
+    with asked(database) as questions:
+        async with database.write() as session:
+            await Operations(session).prune(now(), 10)
+    (steps,) = await plans(database, questions)
+    assert "SCAN" not in steps, steps
+    assert "ix_operations_state_run_after" in steps, steps
 
 
 async def test_a_workspace_by_id_or_slug(database: Database) -> None:
