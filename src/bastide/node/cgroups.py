@@ -182,12 +182,12 @@ class CgroupsV1(Cgroups):
 
         def settled() -> bool:
             nonlocal tries
-            if tries % 2 == 0:
+            tries += 1
+            if tries % 2:
                 state.write_text("FROZEN")
             frozen = state.read_text().strip() == "FROZEN"
-            if not frozen and tries % 2:
+            if not frozen and tries % 2 == 0:  # looked at twice: another try
                 state.write_text("THAWED")
-            tries += 1
             return frozen
 
         await self._until(settled, machine)

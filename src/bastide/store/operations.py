@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
+    ScalarSelect,
     Select,
     Table,
     Update,
@@ -81,21 +82,24 @@ _TAKE = (
 )
 
 
-@lru_cache
-def _latest(kind: OperationKind | None) -> Select[Operation]:
+def newest(kind: OperationKind | None = None) -> ScalarSelect[str]:
+    """The id of the newest operation (of this kind) of a workspace that the same question reads."""
     one = aliased(Operation)
-    newest = (
+    found = (
         select(one.id)
         .where(one.workspace_id == Workspace.id)
         .order_by(one.created_at.desc(), one.id.desc())
         .limit(1)
         .correlate(Workspace)
     )
-    if kind is not None:
-        newest = newest.where(one.kind == kind)
+    return (found if kind is None else found.where(one.kind == kind)).scalar_subquery()
+
+
+@lru_cache
+def _latest(kind: OperationKind | None) -> Select[Operation]:
     return (
         select(Operation)
-        .join(Workspace, Operation.id == newest.scalar_subquery())
+        .join(Workspace, Operation.id == newest(kind))
         .where(Workspace.id.in_(bindparam("workspaces", expanding=True)))
     )
 

@@ -29,6 +29,7 @@ from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind
+from bastide.store.operations import newest
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
@@ -50,22 +51,11 @@ _BY_REFERENCE = (
     .where(or_(Workspace.id == bindparam("reference"), Workspace.id == _BY_SLUG.scalar_subquery()))
     .execution_options(populate_existing=True)
 )
-_NEWEST = (
-    select(Operation.id)
-    .where(Operation.workspace_id == Workspace.id)
-    .order_by(Operation.created_at.desc(), Operation.id.desc())
-    .limit(1)
-    .correlate(Workspace)
-)
-_NEWEST_CREATION = _NEWEST.where(Operation.kind == OperationKind.PROVISION)
 _TOLD = (
     _BY_REFERENCE.add_columns(Operation)
     .outerjoin(
         Operation,
-        or_(
-            Operation.id == _NEWEST.scalar_subquery(),
-            Operation.id == _NEWEST_CREATION.scalar_subquery(),
-        ),
+        or_(Operation.id == newest(), Operation.id == newest(OperationKind.PROVISION)),
     )
     .order_by(Operation.created_at.desc(), Operation.id.desc())
 )
