@@ -202,7 +202,9 @@ def test_a_body_that_is_too_large(api: Port, kind: str) -> None:
 def test_random_requests(port: Port) -> None:
     """Requests with random bytes changed in them never end in a 5xx."""
     chance = random.Random(SEED)
-    body = b'{"name": "a", "config": {"memory_mb": 1, "ingress_ports": [80], "env": {"A": "b"}}}'
+    # refused for more than a few changed bytes can put right
+    wrong = b'"memory_mb": 1, "cpus": -1, "disk_size_mb": 1, "env": {"A=": "b"}, "ttl": "x"'
+    body = b'{"name": 7, "slug": "..", "config": {%s}}' % wrong
     good = (
         f"POST {CREATE} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{JSON}\r\n"
         f"{port.key}Content-Length: {len(body)}\r\n\r\n"
