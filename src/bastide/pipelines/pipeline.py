@@ -176,9 +176,13 @@ class Pipeline(ABC):
             logger.info("operation.stale")
             await self._undo(operation)
         else:
-            worked = {"outcome": outcome.message, "attempt": operation.attempts}
-            told = partial(logger.info, "operation.worked", **worked)
-            asyncio.get_running_loop().call_later(LOGGED_AFTER, told)
+            tell = partial(
+                logger.info,
+                "operation.worked",
+                outcome=outcome.message,
+                attempt=operation.attempts,
+            )
+            asyncio.get_running_loop().call_later(LOGGED_AFTER, tell)
 
     async def _held(self, job: Job) -> Done | Later | None:
         """The outcome of the work, or None when the lock was lost meanwhile."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bastide.store.postgres import ADVISORY_LOCK, Postgres
+from bastide.store.postgres import Postgres
 from bastide.store.sqlite import Sqlite
 
 
@@ -32,6 +32,9 @@ class Connections(Protocol):
 
     async def alone(self, key: int, work: Callable[[Connection], None]) -> None:
         """See `Database.alone`."""
+
+    async def serialise(self, session: AsyncSession, key: int) -> None:
+        """See `Database.serialise`."""
 
     async def close(self) -> None:
         """See `Database.close`."""
@@ -71,12 +74,8 @@ class Database:
         await self._to.alone(key, work)
 
     async def serialise(self, session: AsyncSession, key: int) -> None:
-        """Let one transaction at a time past this point for `key`, until it ends.
-
-        On SQLite `write()` has seen to that already.
-        """
-        if not self.is_sqlite:
-            await session.execute(ADVISORY_LOCK, {"key": key})
+        """Let one transaction at a time past this point for `key`, until it ends."""
+        await self._to.serialise(session, key)
 
     async def ping(self) -> None:
         """Ask the database something small; raises what the driver raises."""

@@ -8,7 +8,7 @@ that the next pass finishes; whoever lost the lock writes nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
@@ -39,24 +39,6 @@ _READERS = (OperationKind.UNPACK, OperationKind.PROVISION)
 _ROWS = cast("Table", Operation.__table__)
 _INSERT = insert(_ROWS)
 # Built once: every request asks them, and building a statement takes longer than running it.
-_NEWEST = (
-    select(Operation.id)
-    .where(Operation.workspace_id == bindparam("workspace"))
-    .order_by(Operation.created_at.desc(), Operation.id.desc())
-    .limit(1)
-)
-_NEWEST_CREATION = _NEWEST.where(Operation.kind == OperationKind.PROVISION)
-_TELLING = (
-    select(Operation)
-    .where(
-        or_(
-            Operation.id == _NEWEST.scalar_subquery(),
-            Operation.id == _NEWEST_CREATION.scalar_subquery(),
-        )
-    )
-    .order_by(Operation.created_at.desc(), Operation.id.desc())
-    .execution_options(populate_existing=True)
-)
 _FREE = (
     select(Operation.id)
     .where(Operation.state.in_(UNFINISHED), Operation.run_after <= bindparam("present"))
@@ -82,7 +64,7 @@ _TAKE = (
 )
 
 
-def newest(kind: OperationKind | None = None) -> ScalarSelect[str]:
+def _newest(kind: OperationKind | None = None) -> ScalarSelect[str]:
     """The id of the newest operation (of this kind) of a workspace that the same question reads."""
     one = aliased(Operation)
     found = (
@@ -95,13 +77,30 @@ def newest(kind: OperationKind | None = None) -> ScalarSelect[str]:
     return (found if kind is None else found.where(one.kind == kind)).scalar_subquery()
 
 
+TELLS = or_(Operation.id == _newest(), Operation.id == _newest(OperationKind.PROVISION))
+"""Whether an operation tells of a workspace that the same question reads; see `telling_among`."""
+_TELLING = (
+    select(Operation)
+    .join(Workspace, TELLS)
+    .where(Workspace.id == bindparam("workspace"))
+    .order_by(Operation.created_at.desc(), Operation.id.desc())
+    .execution_options(populate_existing=True)
+)
+
+
 @lru_cache
 def _latest(kind: OperationKind | None) -> Select[Operation]:
     return (
         select(Operation)
-        .join(Workspace, Operation.id == newest(kind))
+        .join(Workspace, Operation.id == _newest(kind))
         .where(Workspace.id.in_(bindparam("workspaces", expanding=True)))
     )
+
+
+def telling_among(found: Sequence[Operation]) -> tuple[Operation | None, Operation | None]:
+    """The newest operation, and the newest creation, of those that tell, newest first."""
+    creations = (row for row in found if row.kind is OperationKind.PROVISION)
+    return next(iter(found), None), next(creations, None)
 
 
 class Operations:
@@ -146,9 +145,8 @@ class Operations:
 
     async def telling(self, workspace_id: str) -> tuple[Operation | None, Operation | None]:
         """The newest operation of a workspace, and its newest creation; both may be the same."""
-        found = (await self._session.scalars(_TELLING, {"workspace": workspace_id})).all()
-        creations = [row for row in found if row.kind is OperationKind.PROVISION]
-        return found[0] if found else None, creations[0] if creations else None
+        found = await self._session.scalars(_TELLING, {"workspace": workspace_id})
+        return telling_among(found.all())
 
     async def latest(
         self, workspaces: Collection[str], kind: OperationKind | None = None

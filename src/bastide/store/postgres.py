@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from bastide.store.errors import raise_duplicate
 
-ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
+_ADVISORY_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
 _NOT_LASTING: Final = text("SET LOCAL synchronous_commit = off")
 
 
@@ -50,8 +50,12 @@ class Postgres:
     async def alone(self, key: int, work: Callable[[Connection], None]) -> None:
         """See `Connections`."""
         async with self._engine.begin() as connection:
-            await connection.execute(ADVISORY_LOCK, {"key": key})
+            await connection.execute(_ADVISORY_LOCK, {"key": key})
             await connection.run_sync(work)
+
+    async def serialise(self, session: AsyncSession, key: int) -> None:
+        """See `Connections`."""
+        await session.execute(_ADVISORY_LOCK, {"key": key})
 
     async def close(self) -> None:
         """See `Connections`."""

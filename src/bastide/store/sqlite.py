@@ -156,6 +156,9 @@ class Sqlite:
         async with self._turn, self._seats:
             await self._away(run)
 
+    async def serialise(self, session: AsyncSession, key: int) -> None:
+        """See `Connections`. `write` has seen to that already."""
+
     async def close(self) -> None:
         """See `Connections`."""
         await self._away(self.engine.dispose)
@@ -241,7 +244,7 @@ def _begin(connection: Connection) -> None:
     connection.info[_LASTING] = lasting
 
 
-def _begin_at_once(connection: sqlite3.Connection, pragmas: Iterable[str] = ()) -> None:
+def _begin_at_once(connection: sqlite3.Connection, pragmas: Iterable[str]) -> None:
     """Take the write lock if nobody has it.
 
     Raises:

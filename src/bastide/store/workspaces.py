@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -29,7 +29,7 @@ from bastide.domain.instant import now
 from bastide.domain.lifecycle import DesiredState, Mode
 from bastide.domain.machine import MachineState
 from bastide.domain.operation import UNFINISHED, OperationKind
-from bastide.store.operations import newest
+from bastide.store.operations import TELLS, telling_among
 from bastide.store.results import changed
 from bastide.store.tables import Operation, Workspace
 
@@ -53,10 +53,7 @@ _BY_REFERENCE = (
 )
 _TOLD = (
     _BY_REFERENCE.add_columns(Operation)
-    .outerjoin(
-        Operation,
-        or_(Operation.id == newest(), Operation.id == newest(OperationKind.PROVISION)),
-    )
+    .outerjoin(Operation, TELLS)
     .order_by(Operation.created_at.desc(), Operation.id.desc())
 )
 
@@ -120,6 +117,11 @@ def _update(names: tuple[str, ...], expected: tuple[str, ...], empty: frozenset[
     return statement.values({name: bindparam(f"new_{name}") for name in names})
 
 
+def _meant(found: Sequence[Workspace], reference: str) -> Workspace | None:
+    """Of those that a reference finds, that which has it for its id, else for its slug."""
+    return next((row for row in found if row.id == reference), next(iter(found), None))
+
+
 class Workspaces:
     """Workspaces within one transaction."""
 
@@ -145,8 +147,7 @@ class Workspaces:
             return None
         values = {"account": account_id, "reference": reference}
         found = await self._session.scalars(_BY_REFERENCE, values)
-        rows = list(found)
-        return next((row for row in rows if row.id == reference), rows[0] if rows else None)
+        return _meant(found.all(), reference)
 
     async def told(
         self, account_id: str, reference: str
@@ -156,12 +157,9 @@ class Workspaces:
             return None, None, None
         values = {"account": account_id, "reference": reference}
         found = (await self._session.execute(_TOLD, values)).all()
-        if not found:
-            return None, None, None
-        row = next((each[0] for each in found if each[0].id == reference), found[0][0])
+        row = _meant([each[0] for each in found], reference)
         tells = [each[1] for each in found if each[0] is row and each[1] is not None]
-        creations = [each for each in tells if each.kind is OperationKind.PROVISION]
-        return row, tells[0] if tells else None, creations[0] if creations else None
+        return row, *telling_among(tells)
 
     async def find_deleted(self, account_id: str, workspace_id: str) -> Workspace | None:
         """By id within an account, if it is deleted; its archives may still be there."""

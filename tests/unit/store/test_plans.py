@@ -1,13 +1,14 @@
-"""How SQLite finds what is asked all the time: by an index, however much there ever was."""
+"""How SQLite finds what is asked all the time: by an index, however much there ever was.
+
+PostgreSQL makes its plans by what the tables hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 from tests.unit.store.rows import add_account, add_workspace
@@ -15,18 +16,8 @@ from tests.unit.store.rows import add_account, add_workspace
 from bastide.domain.instant import now
 from bastide.domain.operation import OperationKind
 from bastide.store.database import Database
-from bastide.store.migrate import migrate
 from bastide.store.operations import Operations
 from bastide.store.workspaces import Workspaces
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """A migrated SQLite database; PostgreSQL plans by what the tables hold."""
-    database = Database(f"sqlite:///{tmp_path}/db.sqlite3")
-    await migrate(database)
-    yield database
-    await database.close()
 
 
 @contextmanager
@@ -56,50 +47,50 @@ async def plans(database: Database, questions: list[tuple[str, Any]]) -> list[st
         return [await session.run_sync(plan, said, values) for said, values in questions]
 
 
-async def test_the_newest_operation(database: Database) -> None:
+async def test_the_newest_operation(sqlite: Database) -> None:
     """Neither question that is asked every two seconds goes through the history."""
-    one = await add_workspace(database, await add_account(database))
-    with asked(database) as questions:
-        async with database.read() as session:
+    one = await add_workspace(sqlite, await add_account(sqlite))
+    with asked(sqlite) as questions:
+        async with sqlite.read() as session:
             await Operations(session).latest([one.id])
             await Operations(session).latest([one.id], OperationKind.PROVISION)
             await Operations(session).telling(one.id)
-    told = await plans(database, questions)
+    told = await plans(sqlite, questions)
     assert len(told) == 3
     for steps in told:
         assert "SCAN" not in steps, steps
         assert "ix_operations_workspace_id" in steps, steps
 
 
-async def test_old_operations(database: Database) -> None:
+async def test_old_operations(sqlite: Database) -> None:
     """Those that may go are found without a look at those that may not."""
-    with asked(database) as questions:
-        async with database.write() as session:
+    with asked(sqlite) as questions:
+        async with sqlite.write() as session:
             await Operations(session).prune(now(), 10)
-    (steps,) = await plans(database, questions)
+    (steps,) = await plans(sqlite, questions)
     assert "SCAN" not in steps, steps
     assert "ix_operations_state_run_after" in steps, steps
 
 
-async def test_a_workspace_by_id_or_slug(database: Database) -> None:
+async def test_a_workspace_by_id_or_slug(sqlite: Database) -> None:
     """Nobody's request goes through all that the account ever had."""
-    account = await add_account(database)
-    one = await add_workspace(database, account, slug="calm-harbor")
-    with asked(database) as questions:
-        async with database.read() as session:
+    account = await add_account(sqlite)
+    one = await add_workspace(sqlite, account, slug="calm-harbor")
+    with asked(sqlite) as questions:
+        async with sqlite.read() as session:
             assert await Workspaces(session).find(account.id, "calm-harbor") is not None
             assert await Workspaces(session).get(one.id) is not None
             assert (await Workspaces(session).told(account.id, "calm-harbor"))[0] is not None
-    told = await plans(database, questions)
+    told = await plans(sqlite, questions)
     assert len(told) == 3
     for steps in told:
         assert "SCAN" not in steps, steps
         assert "ix_workspaces_account_id" not in steps, steps
 
 
-async def test_the_check_would_see_a_scan(database: Database) -> None:
+async def test_the_check_would_see_a_scan(sqlite: Database) -> None:
     """What goes through a table is told as such."""
-    with asked(database) as questions:
-        async with database.read() as session:
+    with asked(sqlite) as questions:
+        async with sqlite.read() as session:
             await session.execute(text("SELECT * FROM workspaces WHERE name = 'x'"))
-    assert "SCAN" in (await plans(database, questions))[0]
+    assert "SCAN" in (await plans(sqlite, questions))[0]

@@ -13,16 +13,7 @@ from sqlalchemy import text
 from bastide.store import sqlite as near
 from bastide.store.database import Database
 from bastide.store.errors import Duplicate
-from bastide.store.migrate import migrate
 from bastide.store.tables import Account, ApiKey
-
-
-@pytest.fixture
-async def sqlite(tmp_path: Path) -> Database:
-    """A migrated SQLite database."""
-    database = Database(f"sqlite:///{tmp_path}/db.sqlite3")
-    await migrate(database)
-    return database
 
 
 async def test_statements_of_every_kind(sqlite: Database) -> None:
@@ -37,7 +28,6 @@ async def test_statements_of_every_kind(sqlite: Database) -> None:
         found = (await session.execute(text("SELECT name FROM accounts ORDER BY name"))).all()
         assert [row.name for row in found][-2:] == ["first", "second"]
         assert (await session.execute(text("SELECT 1 WHERE 0"))).first() is None
-    await sqlite.close()
 
 
 async def test_mistakes_are_told_as_what_they_are(sqlite: Database) -> None:
@@ -48,7 +38,6 @@ async def test_mistakes_are_told_as_what_they_are(sqlite: Database) -> None:
         await _twice(sqlite)
     async with sqlite.read() as session:
         assert (await session.execute(text("SELECT count(*) FROM accounts"))).scalar_one() == 1
-    await sqlite.close()
 
 
 async def _twice(database: Database) -> None:
@@ -71,7 +60,6 @@ async def test_only_what_must_last_waits_for_the_disk(sqlite: Database) -> None:
     assert [await level(lasting=lasting) for lasting in (True, False, True, False)] == [2, 1, 2, 1]
     async with sqlite.read() as session:
         assert (await session.execute(text("SELECT count(*) FROM accounts"))).scalar_one() == 4
-    await sqlite.close()
 
 
 @pytest.fixture
@@ -105,7 +93,6 @@ async def test_a_writer_waits_for_another(sqlite: Database, refused: asyncio.Eve
     await asyncio.wait_for(waiting, 60)
     async with sqlite.read() as session:
         assert (await session.execute(text("SELECT name FROM accounts"))).scalar_one() == "late"
-    await sqlite.close()
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -126,7 +113,6 @@ async def test_one_that_gives_up_waiting_harms_nobody(
     await asyncio.wait_for(_insert(sqlite, "next"), 60)
     async with sqlite.read() as session:
         assert (await session.execute(text("SELECT name FROM accounts"))).scalar_one() == "next"
-    await sqlite.close()
 
 
 async def test_the_log_does_not_grow_for_ever(sqlite: Database) -> None:
@@ -135,7 +121,6 @@ async def test_the_log_does_not_grow_for_ever(sqlite: Database) -> None:
         async with sqlite.write(lasting=False) as session:
             session.add(Account(name=f"{number}", limits={"padding": "x" * 4096}))
     assert _log_bytes(sqlite) < 2**21
-    await sqlite.close()
 
 
 def _log_bytes(database: Database) -> int:

@@ -57,7 +57,9 @@ async def test_told_with_the_operations_that_tell_of_it(database: Database) -> N
     async with database.read() as session:
         rows = Workspaces(session)
         row, newest, creation = await rows.told(account.id, "ws_aaaaaaaaaaaa")
-        assert row is not None and newest is not None and creation is not None  # noqa: PT018
+        assert row is not None
+        assert newest is not None
+        assert creation is not None
         assert (row.id, newest.id, creation.id) == (first.id, last.id, made.id)
         alone = await rows.told(account.id, "bare")
         assert alone[0] is not None

@@ -129,7 +129,7 @@ class Power:
         return self._fleet.status(machine)
 
     def _tell_then(self, entry: Entry, kind: str) -> None:
-        """Tell everyone, after who has asked: the rest of a freeze takes less time than that."""
+        """Tell everyone, once who has asked is answered: that takes as long as to freeze."""
         emit = partial(self._events.emit, entry.record.spec.id, kind, entry.state)
         asyncio.get_running_loop().call_soon(emit)
 
