@@ -12,9 +12,17 @@ import os
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -51,6 +59,15 @@ class Listen(Section):
     api: str = Field("127.0.0.1:7080", description="address:port of the control-plane API")
     gateway: str = Field("127.0.0.1:7081", description="address:port of the runtime gateway")
     ssh: str = Field("127.0.0.1:7022", description="address:port of the SSH bastion")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if len({self.api, self.gateway, self.ssh}) < 3:
+            raise ValueError(
+                "api, gateway and ssh must be three different ones, "
+                f"not {self.api}, {self.gateway} and {self.ssh}"
+            )
+        return self
 
 
 class Network(Section):

@@ -8,10 +8,12 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cloud.cloud import BASTIDE, Cloud, clean_environment
+from tests.ports import free_address
 
 from bastide.client import Workspace
 
@@ -197,6 +199,29 @@ def test_up_again_changes_nothing(cloud: Cloud) -> None:
     assert {name: item["pid"] for name, item in before.items()} == {
         name: item["pid"] for name, item in after.items()
     }
+
+
+@pytest.mark.parametrize("name", ["api", "gateway", "ssh"])
+def test_up_where_another_cloud_listens(cloud: Cloud, tmp_path: Path, name: str) -> None:
+    """A cloud does not start on a port of another, whose answers would pass for its own."""
+    state, taken = tmp_path / "state", getattr(cloud.settings.listen, name)
+    state.mkdir()
+    for prepared in ("runtime", "bundle", "images"):
+        (state / prepared).symlink_to(cloud.settings.state_dir / prepared)
+    server = cloud.server | {
+        "BASTIDE_STATE_DIR": str(state),
+        "BASTIDE_RUN_DIR": str(tmp_path / "run"),
+        "BASTIDE_LISTEN__API": free_address(),
+        "BASTIDE_LISTEN__GATEWAY": free_address(),
+        "BASTIDE_LISTEN__SSH": free_address(),
+        f"BASTIDE_LISTEN__{name.upper()}": taken,
+    }
+    other = Cloud(cloud.settings, server, {})
+    refused = other.run("up", "--detach", check=False)
+    assert refused.returncode == 1
+    assert f"listen.{name}: {taken} cannot be used" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    assert cloud.json("status")["running"] is True
 
 
 def test_keys_are_made_used_and_revoked(cloud: Cloud) -> None:

@@ -39,6 +39,8 @@ def up(
     lacking = missing(settings)
     if lacking:
         raise Fault(f"this host is not prepared: no {', no '.join(lacking)}", "bastide prepare")
+    if running(settings) is None:
+        _need_ports(settings)
     make_directories(settings)
     if detach:
         _detached(settings, timeout)
@@ -52,6 +54,16 @@ def running(settings: Settings) -> Process | None:
 
     record = Record.read(record_path(settings.run_dir))
     return record.supervisor if record is not None and record.supervisor.alive else None
+
+
+def _need_ports(settings: Settings) -> None:
+    """Refuse to start where another program, or another cloud, would answer in our place."""
+    from bastide.cli.fault import Fault
+    from bastide.doctor.network import ports
+
+    for finding in ports(settings):
+        if finding.level == "fail":
+            raise Fault(f"{finding.name}: {finding.says}", finding.todo)
 
 
 def _foreground(settings: Settings) -> None:

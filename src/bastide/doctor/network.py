@@ -54,12 +54,16 @@ def subnet(settings: Settings) -> Finding:
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
-    """Whether each port is free, or held by the edge of this server."""
+    """Whether each port is free, or held by the service of this server that listens there."""
     record = Record.read(record_path(settings.run_dir))
-    edge = record.entry("edge") if record else None
-    ours = edge is not None and edge.process is not None and edge.process.alive
-    for name, address in (("api", settings.listen.api), ("gateway", settings.listen.gateway)):
-        label = f"port of the {name}"
+    for name, service, address in (
+        ("api", "edge", settings.listen.api),
+        ("gateway", "edge", settings.listen.gateway),
+        ("ssh", "bastion", settings.listen.ssh),
+    ):
+        entry = record.entry(service) if record else None
+        ours = entry is not None and entry.process is not None and entry.process.alive
+        label = f"listen.{name}"
         trouble = _trouble(address)
         if trouble is None:
             yield ok(label, f"{address} is free")
@@ -69,7 +73,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
             yield fail(
                 label,
                 f"{address} cannot be used: {trouble}",
-                f"end what uses it (ss -ltnp), or set listen.{name} to another",
+                f"end what uses it (ss -ltnp), or set {label} to another",
             )
 
 
@@ -84,7 +88,7 @@ def _trouble(address: str) -> str | None:
             probe.bind((host, int(port)))
             probe.listen()
         except (OSError, ValueError) as error:
-            return str(error)
+            return getattr(error, "strerror", None) or str(error)
     return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bastide.cli.config import example_text
-from bastide.settings import Settings, read_settings
+from bastide.settings import Settings, SettingsError, read_settings
 
 EXAMPLE = Path(__file__).parents[3] / "bastide.toml.example"
 
@@ -34,3 +34,10 @@ def test_the_example_is_valid_and_changes_nothing(
     path.write_text(text)
     monkeypatch.setenv("BASTIDE_CONFIG", str(path))
     assert read_settings() == defaults
+
+
+def test_no_two_listen_at_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address for two of the listeners stops the start; the error names the three."""
+    monkeypatch.setenv("BASTIDE_LISTEN__GATEWAY", "127.0.0.1:7080")
+    with pytest.raises(SettingsError, match=r"listen: .*127\.0\.0\.1:7080 and 127\.0\.0\.1:7022"):
+        read_settings()

@@ -26,17 +26,19 @@ def test_every_finding_says_something(tmp_path: Path) -> None:
     assert all(finding.todo for finding in found if finding.level == "fail")
 
 
-def test_a_taken_port_fails_and_a_free_one_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["api", "gateway", "ssh"])
+def test_a_taken_port_fails_and_a_free_one_does_not(tmp_path: Path, name: str) -> None:
     """A port held by somebody else is told with the setting that moves it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        settings = Settings(run_dir=tmp_path, listen=Listen(api=address))
-        finding = next(network.ports(settings))
+        settings = Settings(run_dir=tmp_path, listen=Listen(**{name: address}))
+        (finding,) = (each for each in network.ports(settings) if each.name == f"listen.{name}")
         assert finding.level == "fail"
-        assert "listen.api" in finding.todo
-    assert next(network.ports(settings)).level == "ok"
+        assert f"listen.{name}" in finding.todo
+    (finding,) = (each for each in network.ports(settings) if each.name == f"listen.{name}")
+    assert finding.level == "ok"
 
 
 def test_a_subnet_in_use_fails(monkeypatch: pytest.MonkeyPatch) -> None:
