@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Sequence
@@ -24,10 +25,12 @@ class Held(NamedTuple):
 
 
 def pids(cloud: Cloud) -> dict[str, Process]:
-    """The processes by their names."""
+    """The processes that run now, by their names."""
+    found = json.loads(cloud.run("status", "--json", check=False).stdout)["processes"]
     return {
         name: Process(item["pid"], item["start_time"])
-        for name, item in cloud.json("status")["processes"].items()
+        for name, item in found.items()
+        if item["pid"] is not None
     }
 
 
@@ -56,7 +59,7 @@ def until_whole(cloud: Cloud, killed: dict[str, Process]) -> dict[str, Any]:
     while True:
         done = cloud.run("status", "--json", check=False)
         if done.returncode == 0:
-            found: dict[str, Any] = cloud.json("status")
+            found: dict[str, Any] = json.loads(done.stdout)
             now = found["processes"]
             if all(now[name]["pid"] != process.pid for name, process in killed.items()):
                 return found

@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.cloud.openssh import DEADLINE, Me, run
 
@@ -21,13 +22,19 @@ def agent_of(me: Me) -> Iterator[dict[str, str]]:
     path = me.home / "agent.sock"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     try:
-        until(path.exists)
+        until(lambda: answers(path))
         environment = {"SSH_AUTH_SOCK": str(path)}
         assert run(["ssh-add", "-q", str(me.key)], environment=environment).code == 0
         yield environment
     finally:
         process.terminate()
         process.wait(DEADLINE)
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
 
 
 def line(process: subprocess.Popen[bytes]) -> str:

@@ -223,7 +223,7 @@ def test_a_restore_is_not_cut_by_deleting_its_archive(
     client: Bastide, make_workspace: Make
 ) -> None:
     """Deleted while it is put back, with and without its file: refused, and every byte is there."""
-    workspace = make_workspace(cpus=0.5, disk_size_mb=1024).id
+    workspace = make_workspace(cpus=0.25, disk_size_mb=1024).id
     sh(client, workspace, NOISE)
     digest = sh(client, workspace, "sha256sum < /srv/noise")
     archives = client.workspaces.archives

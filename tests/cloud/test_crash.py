@@ -56,7 +56,10 @@ def held_namespaces(cloud: Cloud) -> list[str]:
     found = []
     for name, process in pids(cloud).items():
         for item in Path(f"/proc/{process.pid}/fd").iterdir():
-            target = str(item.readlink())
+            try:
+                target = str(item.readlink())
+            except FileNotFoundError:  # a connection that has ended
+                continue
             if target.startswith(("net:[", "user:[", "mnt:[", "pid:[")):
                 found.append(f"{name} {target}")
     return found

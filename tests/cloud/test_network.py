@@ -274,6 +274,7 @@ def test_a_policy_outlives_whatever_happens(
     for victims in (("resolver",), ("node",), ("node", "resolver")):
         until_whole(cloud, kill(cloud, victims))
         kept.check()
+    boots = {one: workspaces.info(one).boot_id for one in everyone}
     cloud.run("down")
     for one in everyone:
         record = cloud.settings.run_dir / "machines" / one / "boot.json"
@@ -281,6 +282,7 @@ def test_a_policy_outlives_whatever_happens(
     world.run("nft", "delete", "table", "inet", cloud.settings.network.table)
     cloud.run("up", "--detach")
     for one in everyone:
+        until(lambda one=one: workspaces.info(one).boot_id not in {None, boots[one]})  # type: ignore[misc]
         until(lambda one=one: workspaces.get(one).ready)  # type: ignore[misc]
     kept.check()
 

@@ -15,10 +15,10 @@ import pytest
 from tests.agent.wire import Wire
 from tests.cloud.cloud import Cloud
 from tests.cloud.door import Door, gateway
+from tests.cloud.processes import pids
 from websockets.exceptions import ConnectionClosed
 
 from bastide.client import Bastide, Workspace
-from bastide.supervisor.process import Process
 
 pytestmark = pytest.mark.cloud
 DEADLINE = 60.0
@@ -34,12 +34,6 @@ COMMAND = ["sh", "-c", SCRIPT]
 def door(cloud: Cloud, workspace: Workspace) -> Door:
     """The way to one workspace through the gateway."""
     return gateway(cloud, workspace.id)
-
-
-def processes(cloud: Cloud) -> dict[str, Process]:
-    """The processes of the cloud, as they run now."""
-    found = json.loads(cloud.run("status", "--json", check=False).stdout)["processes"]
-    return {name: Process(item["pid"], item["start_time"]) for name, item in found.items()}
 
 
 def well(door: Door) -> bool:
@@ -159,7 +153,7 @@ def test_streams_are_resumed_after_the_gateway_died(cloud: Cloud, door: Door) ->
     follower = Follower(door)
 
     def killing() -> Callable[[], bool]:
-        edge = processes(cloud)["edge"]
+        edge = pids(cloud)["edge"]
         return follower.more(200, lambda: not edge.signal(signal.SIGKILL))
 
     follower.start(COMMAND, killing())
@@ -175,7 +169,7 @@ def test_streams_are_resumed_after_the_gateway_died(cloud: Cloud, door: Door) ->
 def test_streams_flow_while_the_control_plane_dies(cloud: Cloud, door: Door) -> None:
     """Api, node and supervisor are killed: a stream through the gateway does not even break."""
     follower = Follower(door)
-    running = processes(cloud)
+    running = pids(cloud)
     victims = [running["api"], running["node"], running["supervisor"]]
     dying = [follower.more(200)]
 
@@ -207,7 +201,7 @@ def test_terminals_outlive_the_gateway(cloud: Cloud, door: Door) -> None:
     number = int(made["id"])
     with Wire(door) as wire:
         wire.run(number, "cd /tmp; secret=kept; sleep 1000 & job=$!; echo before the end")
-        assert processes(cloud)["edge"].signal(signal.SIGKILL)
+        assert pids(cloud)["edge"].signal(signal.SIGKILL)
         with pytest.raises(ConnectionClosed):
             wire.until(lambda: False)
     until(lambda: well(door))

@@ -96,15 +96,19 @@ def test_a_second_cloud_of_the_same_state_is_refused(cloud: Cloud) -> None:
     assert pids(cloud) == before
 
 
+BOOT = "cut -d' ' -f22 /proc/1/stat"
+"""When its process 1 began."""
+
+
 def test_down_and_up_find_the_workspaces_again(
     cloud: Cloud, client: Bastide, workspace: Workspace
 ) -> None:
     """Workspaces run on while the cloud is down, and the next one knows them."""
     runtime = client.workspaces.runtime(workspace.id)
-    boot = runtime.exec.run("cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1").stdout
+    boot = runtime.exec.run(BOOT).stdout
     cloud.run("down")
     assert cloud.run("status", check=False).returncode == 1
     cloud.run("up", "--detach")
-    same = runtime.exec.run("cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1").stdout
+    same = runtime.exec.run(BOOT).stdout
     assert same == boot
     assert client.workspaces.get(workspace.id).ready

@@ -23,6 +23,9 @@ from bastide.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+LATE = 0.05
+"""Seconds a change of the file may wait for others; a HAProxy that ends is not back so soon."""
+
 
 class Edge:
     """Keeps the gateway map: in its file, and in the HAProxy that runs now.
@@ -53,7 +56,7 @@ class Edge:
         self._lines = {entry.workspace_id: entry.line() for entry in entries.values()}
         self._wanted = 0
         self._written = 0
-        self._late = False
+        self._late = asyncio.Event()
         self._writing = asyncio.Lock()
         self._telling = asyncio.Lock()
         self._process: int | None = None
@@ -90,7 +93,7 @@ class Edge:
             return
         self._lines[workspace_id] = line
         if line != before and _but_for_pause(line) == _but_for_pause(before):
-            self._late = True
+            self._late.set()
             await self._tell(workspace_id)
         else:
             await self._enforce(self._tell(workspace_id))
@@ -132,14 +135,14 @@ class Edge:
 
         Looks every `interval` seconds whether another HAProxy process answers than the one that
         was told last, and sends the whole map when it does or when an update failed; and writes
-        the file when it is late.
+        the file soon after it is late.
         """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look(interval))
+            tasks.create_task(self._write_late(interval))
+
+    async def _look(self, interval: float) -> None:
         while True:
-            if self._late:
-                try:
-                    await self._store()
-                except OSError as error:
-                    log.warning("edge.map.unwritten", error=str(error))
             try:
                 process = await self._socket.process()
             except RuntimeSocketError:
@@ -148,6 +151,16 @@ class Edge:
                 if process != self._process or self._behind.is_set():
                     await self._resend()
             await asyncio.sleep(interval)
+
+    async def _write_late(self, interval: float) -> None:
+        while True:
+            await self._late.wait()
+            await asyncio.sleep(LATE)
+            try:
+                await self._store()
+            except OSError as error:
+                log.warning("edge.map.unwritten", error=str(error))
+                await asyncio.sleep(interval)
 
     async def _enforce(self, telling: Coroutine[None, None, None]) -> None:
         """Write the file while HAProxy is told: a full disk must not keep open what was closed."""
@@ -164,11 +177,13 @@ class Edge:
         async with self._writing:
             if self._written >= mine:
                 return
-            covers, late, self._late = self._wanted, self._late, False
+            covers, late = self._wanted, self._late.is_set()
+            self._late.clear()
             try:
                 await asyncio.to_thread(write_map, self._directory, list(self._lines.values()))
             except BaseException:
-                self._late |= late
+                if late:
+                    self._late.set()
                 raise
             self._written = covers
 

@@ -30,6 +30,8 @@ KEPT = timedelta(days=7)
 MOST_PRUNED = 1000
 """Operations removed in one sweep: the write lock is not held long."""
 
+_Due = Callable[[WorkspaceView], bool]
+
 
 @dataclass(frozen=True)
 class Swept:
@@ -73,6 +75,7 @@ class Sweep:
             EngineUnavailable: the engine's part could not be done.
         """
         published = await self._tools.gateway.resync()
+        asked = now()
         machines = await self._tools.engine.poll()
         # Rows are read after the poll: a machine is made only after its row is committed.
         async with self._tools.database.read() as session:
@@ -93,12 +96,9 @@ class Sweep:
                 orphans += 1
             elif _stillborn(view):  # by an operation, so that a retry and this cannot both begin
                 begun += await self._begin(view, OperationKind.DESTROY, _stillborn)
-            elif status.state in UP and _unwanted(view):
-                begun += await self._begin(view, OperationKind.STOP, _unwanted)
-            elif status.state is MachineState.RUNNING and _to_pause(view):
-                begun += await self._begin(view, OperationKind.PAUSE, _to_pause)
-            elif status.state is MachineState.PAUSED and _to_resume(view):
-                begun += await self._begin(view, OperationKind.RESUME, _to_resume)
+            # What was written since may be news of the machine that the poll does not have yet.
+            elif view.row.updated_at < asked and (missing := _missing(status.state, view)):
+                begun += await self._begin(view, *missing)
         for view in views.values():
             if _undeleted(view):
                 begun += await self._begin(view, OperationKind.DELETE, _undeleted)
@@ -122,9 +122,7 @@ class Sweep:
             for view in views:
                 tasks.create_task(one(view.row.id))
 
-    async def _begin(
-        self, seen: WorkspaceView, kind: OperationKind, due: Callable[[WorkspaceView], bool]
-    ) -> bool:
+    async def _begin(self, seen: WorkspaceView, kind: OperationKind, due: _Due) -> bool:
         """Queue what is missing, if it still is."""
         try:
             async with self._tools.database.write() as session:
@@ -158,6 +156,17 @@ def _to_pause(view: WorkspaceView) -> bool:
 def _to_resume(view: WorkspaceView) -> bool:
     """Whether it should run, if it is frozen."""
     return view.doing is None and view.row.desired_state is DesiredState.RUNNING
+
+
+def _missing(state: MachineState, view: WorkspaceView) -> tuple[OperationKind, _Due] | None:
+    """What brings a machine to what its row wants."""
+    if state in UP and _unwanted(view):
+        return OperationKind.STOP, _unwanted
+    if state is MachineState.RUNNING and _to_pause(view):
+        return OperationKind.PAUSE, _to_pause
+    if state is MachineState.PAUSED and _to_resume(view):
+        return OperationKind.RESUME, _to_resume
+    return None
 
 
 def _undeleted(view: WorkspaceView) -> bool:

@@ -54,7 +54,13 @@ def services(settings: Settings) -> list[Service]:
             lambda: Launch((*PYTHON, "bastide.api"), service_environment(database=True)),
             ready=lambda: socket_answers(settings.api_socket, "/healthz"),
         ),
-        Service("edge", edge, ready=lambda: address_answers(settings.listen.api, "/healthz")),
+        Service(
+            "edge",
+            edge,
+            ready=lambda: address_answers(settings.listen.api, "/healthz"),
+            # HAProxy makes its output non-blocking, and loses the appending by that.
+            appends=False,
+        ),
         Service(
             "bastion",
             lambda: Launch((*PYTHON, "bastide.bastion"), env),

@@ -93,6 +93,7 @@ class Keeper:
             try:
                 self._spawn()
             except Exception as error:  # noqa: BLE001 - whatever the reason, it is tried again
+                self.log.finish()
                 self._last_exit = f"could not be started: {error}"
                 return False
         self._set("starting")
@@ -100,7 +101,7 @@ class Keeper:
 
     def _spawn(self) -> None:
         launch = self.service.launch()
-        with self.log.open() as output:
+        with self.log.output(appends=self.service.appends) as output:
             self._child = subprocess.Popen(
                 launch.argv,
                 stdin=subprocess.DEVNULL,
@@ -165,6 +166,7 @@ class Keeper:
 
     def _reap(self) -> str:
         child, self._child = self._child, None
+        self.log.finish()
         if child is None:
             return "ended (it was adopted, so its exit code is unknown)"
         code = child.wait()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,11 +25,35 @@ class Log:
         self.path = path
         self._most = most
         self._seen = 0
+        self._writer: subprocess.Popen[bytes] | None = None
 
     def open(self) -> BinaryIO:
         """The file, to be given to the service as its output."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         return os.fdopen(descriptor, "wb", buffering=0)
+
+    @contextlib.contextmanager
+    def output(self, *, appends: bool) -> Iterator[BinaryIO]:
+        """What a service that is started here gets as its output: the file, or a pipe to it.
+
+        A service that does not append writes to a `cat` that does, and that ends with it.
+        """
+        with self.open() as file:
+            if appends:
+                yield file
+                return
+            reading, writing = os.pipe()
+            with os.fdopen(reading, "rb", 0) as source, os.fdopen(writing, "wb", 0) as pipe:
+                self._writer = subprocess.Popen(
+                    ("cat",), stdin=source, stdout=file, stderr=file, start_new_session=True
+                )
+                yield pipe
+
+    def finish(self) -> None:
+        """Wait until all that a service wrote before it ended is in the file."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.wait()
 
     def trim(self) -> bool:
         """Put a file over the bound aside and begin again; whether it was."""

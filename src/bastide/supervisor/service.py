@@ -25,7 +25,8 @@ class Service:
 
     `launch` is asked before every start, so that it can write what the service reads; when it
     raises, that counts as a start that failed. Times in seconds: `patience` is how long later
-    services wait for this one, `grace` how long it may take to end.
+    services wait for this one, `grace` how long it may take to end. `appends` is whether it leaves
+    its output open for appending, as its log needs; for one that does not, a `cat` writes.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Service:
     ready: Callable[[], Awaitable[bool]] = at_once
     patience: float = 30.0
     grace: float = 15.0
+    appends: bool = True

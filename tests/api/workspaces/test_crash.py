@@ -11,7 +11,7 @@ import pytest
 from tests.api.workspaces.cloud import Cloud, World, eventually
 
 from bastide.domain.instant import now
-from bastide.domain.machine import MachineState
+from bastide.domain.machine import MachineState, MachineStatus
 from bastide.domain.operation import OperationKind
 from bastide.pipelines.job import Done, Job
 from bastide.pipelines.owner import Owner, free_locks
@@ -188,6 +188,23 @@ async def test_the_sweep_removes_what_was_deleted(world: World) -> None:
         await eventually(lambda: list(world.engine.machines) == [kept["id"]])
         machine = world.engine.machines[kept["id"]]
         await eventually(lambda: machine.status.state is MachineState.STOPPED)
+
+
+async def test_the_sweep_takes_no_old_poll_for_news(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was stopped after it was polled, and before the row is read, is left alone."""
+    async with world.cloud() as cloud:
+        found = await cloud.create()
+        poll = world.engine.poll
+
+        async def before_it_stopped() -> list[MachineStatus]:
+            polled = await poll()
+            await cloud.call("POST", f"/workspace/{found['id']}/stop")
+            return polled
+
+        monkeypatch.setattr(world.engine, "poll", before_it_stopped)
+        assert (await Sweep(_tools(cloud)).sweep()).begun == 0
 
 
 async def test_the_edge_follows_the_rows(world: World) -> None:

@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Runtime } from 'oblien';
 
@@ -34,14 +33,7 @@ describe('a microVM with the vendor client', { timeout: 600_000 }, () => {
   /** What a shell prints in it; the gateway may need a moment after a start. */
   async function shell(line) {
     const runtime = new Runtime({ token, baseUrl: gatewayUrl });
-    for (const end = Date.now() + DEADLINE; ; await sleep(200)) {
-      try {
-        await runtime.health();
-        break;
-      } catch (error) {
-        if (Date.now() > end) throw error;
-      }
-    }
+    await until('the runtime answers', () => runtime.health(), DEADLINE);
     const done = await runtime.exec.run(['sh', '-c', line]);
     assert.equal(done.exit_code, 0, done.stderr);
     return done.stdout.trim();

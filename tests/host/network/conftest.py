@@ -61,6 +61,7 @@ def settings_in(directory: Path) -> Settings:
 async def _network(tmp_path: Path) -> AsyncIterator[Network]:
     network = Network(settings_in(tmp_path))
     await network.setup()
+    await network.sweep({})
     yield network
     await network.teardown()
     await network.close()

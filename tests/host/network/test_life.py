@@ -142,6 +142,21 @@ async def test_a_running_machine_without_a_link_is_reported(stage: Stage) -> Non
     assert stage.internet.reach(machine.ip) == "open"
 
 
+async def test_no_name_is_open_before_what_runs_is_known(stage: Stage, tmp_path: Path) -> None:
+    """A node that starts anew tells the resolver nothing until it knows every restriction."""
+    settings = settings_in(tmp_path)
+    settings.resolver_socket.unlink()
+    again = Network(settings)
+    try:
+        await again.setup()
+        assert not settings.resolver_socket.exists()
+        assert await stage.network.sweep({}) == SweepCount()
+        assert await again.sweep({}) == SweepCount()
+        assert settings.resolver_socket.is_socket()
+    finally:
+        await again.close()
+
+
 async def test_another_process_adopts_what_runs(stage: Stage, tmp_path: Path) -> None:
     """After a restart, even one that lost the leases, machines keep address, link and policy."""
     machine = await stage.machine(LINKED)

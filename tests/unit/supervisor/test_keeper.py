@@ -47,10 +47,15 @@ class Watch:
 
 
 def keeper(
-    tmp_path: Path, argv: tuple[str, ...], watch: Watch, adopted: Process | None = None
+    tmp_path: Path,
+    argv: tuple[str, ...],
+    watch: Watch,
+    adopted: Process | None = None,
+    *,
+    appends: bool = True,
 ) -> Keeper:
     watch.keeper = Keeper(
-        Service("toy", lambda: Launch(argv), grace=5),
+        Service("toy", lambda: Launch(argv), grace=5, appends=appends),
         Log(tmp_path / "toy.log"),
         watch.changed,
         adopted=adopted,
@@ -205,3 +210,17 @@ def test_secrets_reach_only_the_services_that_use_them() -> None:
     plain = service_environment({})
     assert service_environment({**given, **database}) == plain
     assert service_environment({**given, **database}, database=True) == {**plain, **database}
+
+
+async def test_what_a_service_said_stays_though_it_does_not_append(tmp_path: Path) -> None:
+    """One that makes its output non-blocking, and so writes from the beginning, as HAProxy does."""
+    code = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK); print(os.getpid())"
+    watch = Watch()
+    kept = keeper(tmp_path, (sys.executable, "-c", code), watch, appends=False)
+    task = asyncio.create_task(kept.keep())
+    await watch.until(lambda entry: entry.restarts == 2)
+    kept.stop()
+    await task
+    said = (tmp_path / "toy.log").read_text().split()
+    assert len(said) >= 2
+    assert len(set(said)) == len(said)

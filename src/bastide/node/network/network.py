@@ -78,10 +78,11 @@ class Network:
         return (str(self.gateway),)
 
     async def setup(self) -> None:
-        """Forwarding, the subnet's `unreachable` route, our nftables table, and the two ears.
+        """Forwarding, the subnet's `unreachable` route, our nftables table, an ear for refusals.
 
         Repeating is harmless; links and rules of running machines stay, and their addresses are
-        adopted if the lease file does not know them.
+        adopted if the lease file does not know them. The resolver is heard from the first sweep
+        on.
 
         Raises:
             Conflict: the subnet is used for something else on this host.
@@ -94,7 +95,6 @@ class Network:
                 if found.machine and not self._leases.adopt(found.machine, found.address):
                     _log.warning("stale link", workspace=found.machine, link=found.name)
             await self._firewall.setup()
-            await self._desk.open()
             try:
                 await asyncio.to_thread(self._packets.open)
             except OSError as error:
@@ -269,6 +269,7 @@ class Network:
                 if restriction is not None:
                     restrictions[address] = restriction
             await self._desk.tell_all(restrictions, again=rebuilt.lost)
+            await self._desk.open()  # not before: to who knows no restriction all names are open
             self._fresh.clear()
             return SweepCount(
                 links=removed,
