@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
-_given: set[int] = set()
+# The kernel gives out others by itself, from 32768 on, to whoever wants any.
+_left = list(range(20_000, 32_000))
+random.SystemRandom().shuffle(_left)
 
 
 def free_port(addresses: tuple[str, ...] = ("127.0.0.1",)) -> int:
-    """A port that is free on all these addresses now, and that nobody here was given before.
-
-    The kernel names one of the free ones at random, the same one again if nobody listens yet.
-    """
-    while (port := _free_port(addresses)) in _given:
-        pass
-    _given.add(port)
-    return port
-
-
-def _free_port(addresses: tuple[str, ...]) -> int:
+    """A port that is free on all these addresses now, and that nobody here was given before."""
     while True:
-        with socket.socket() as first:
-            first.bind((addresses[0], 0))
-            port: int = first.getsockname()[1]
-            try:
-                for address in addresses[1:]:
-                    with socket.socket() as other:
-                        other.bind((address, port))
-            except OSError:
-                continue
-            return port
+        port = _left.pop()
+        try:
+            for address in addresses:
+                with socket.socket() as probe:
+                    probe.bind((address, port))
+        except OSError:
+            continue
+        return port
 
 
 def free_address() -> str:

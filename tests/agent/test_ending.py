@@ -17,8 +17,8 @@ from tests.agent.wire import wait_until
 pytestmark = pytest.mark.host
 
 Isolate = Callable[..., Isolated]
-DAEMON = """echo $$ > /tmp/{0}.up
-trap 'busybox sleep 0.3; echo done > /tmp/{0}.told; exit 0' {1}
+DAEMON = """trap 'busybox sleep 0.3; echo done > /tmp/{0}.told; exit 0' {1}
+echo $$ > /tmp/{0}.up
 while :; do busybox sleep 0.1; done
 """
 STUBBORN = "trap '' TERM HUP; echo up > /tmp/{0}.up; while :; do busybox sleep 0.1; done\n"
@@ -107,12 +107,12 @@ def test_a_daemon_without_terminal_is_not_hung_up(isolate: Isolate) -> None:
 def test_who_does_not_heed_is_killed_after_the_grace(isolate: Isolate) -> None:
     """They hold the end up no longer than they may; the command's own end is still told."""
     command = ["sh", "-c", STUBBORN.format("command")]
-    with machine(isolate, cmd=command, grace=1.5) as one:
+    with machine(isolate, cmd=command, grace=5) as one:
         one.daemon("stubborn", STUBBORN.format("stubborn"))
         one.daemon("daemon", DAEMON.format("daemon", "TERM"))
         began = time.monotonic()
         assert one.end() == 128 + signal.SIGKILL
-        assert time.monotonic() - began >= 1.5
+        assert time.monotonic() - began >= 5
         assert one.there("daemon.told")
 
 
@@ -131,6 +131,7 @@ def test_daemons_are_told_when_the_command_ends(isolate: Isolate) -> None:
     command = ["sh", "-c", "until [ -e /tmp/go ]; do busybox sleep 0.1; done; exit 7"]
     with machine(isolate, cmd=command) as one:
         one.daemon("daemon", DAEMON.format("daemon", "TERM"))
-        one.sh("echo > /tmp/go")
+        # after the answer: the agent ends with the command, and whoever it answers then
+        one.sh("(busybox sleep 0.3; echo > /tmp/go) > /dev/null 2>&1 < /dev/null &")
         assert one.agent.launcher.wait(DEADLINE) == 7
         assert one.there("daemon.told")

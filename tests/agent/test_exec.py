@@ -167,7 +167,7 @@ def test_timeout_kills_the_whole_tree(http: httpx.Client, agent: Agent) -> None:
     """After the time-out not even a grandchild in its own session is left."""
     pids = agent.home / "pids"
     command = f"echo $$ > {pids}; setsid sleep 1000 & echo $! >> {pids}; (sleep 1001); wait"
-    task = http.post("/exec", json={"cmd": [command], "timeout_seconds": 1}).json()
+    task = http.post("/exec", json={"cmd": [command], "timeout_seconds": 3}).json()
     assert task["status"] == "failed"
     assert task["exit_code"] == 124
     assert "timed out" in task["error"]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.host
 
 
 async def status(stage: Stage, workspace: str = ONE, generation: int = 1) -> int:
-    async with httpx.AsyncClient(base_url=stage.gateway, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stage.gateway, timeout=60, trust_env=False) as client:
         answer = await client.get("/health", headers=stage.bearer(workspace, generation))
         return answer.status_code
 

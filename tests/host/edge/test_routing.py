@@ -204,7 +204,10 @@ async def test_workspaces_never_mix(stage: Stage, client: httpx.AsyncClient) -> 
 
     async def turns(start: int) -> None:
         async with httpx.AsyncClient(
-            base_url=stage.gateway, limits=httpx.Limits(max_connections=1), trust_env=False
+            base_url=stage.gateway,
+            limits=httpx.Limits(max_connections=1),
+            timeout=60,
+            trust_env=False,
         ) as one_connection:
             for number in range(start, start + 200):
                 workspace, name, raw = ((ONE, "one", RAW_ONE), (TWO, "two", RAW_TWO))[number % 2]

@@ -67,7 +67,7 @@ async def test_events_are_not_held_back(stage: Stage, client: httpx.AsyncClient)
 
 async def test_silence_in_a_stream() -> None:
     """Only the server's timeout bounds the silence of a stream, not the client's."""
-    stage = Stage(Timeouts(client="200ms", server="60s"))
+    stage = Stage(Timeouts(client="500ms", server="60s"))
     try:
         async with stage.one, httpx.AsyncClient(base_url=stage.gateway, timeout=20) as client:
             await stage.start_haproxy()
@@ -76,7 +76,7 @@ async def test_silence_in_a_stream() -> None:
                 lines = answer.aiter_lines()
                 stage.one.next_event.release()
                 assert await anext(lines) == "event: tick"
-                await asyncio.sleep(1)  # the silence itself is what is tested
+                await asyncio.sleep(1.5)  # the silence itself is what is tested
                 assert not stage.one.stream_closed.is_set()
                 stage.one.next_event.release()
                 assert [await anext(lines) for _ in range(4)][-1] == 'data: {"n":1}'

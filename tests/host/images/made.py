@@ -105,7 +105,7 @@ class Image:
 
     def push(self, base: str, repository: str, tag: str, **how: Any) -> str:
         """Put it into a registry, `how` as httpx takes it; the manifest's digest."""
-        with httpx.Client(base_url=f"{base}/v2/{repository}", **how) as client:
+        with httpx.Client(base_url=f"{base}/v2/{repository}", timeout=60, **how) as client:
             for key, content in self.blobs.items():
                 begun = client.post("/blobs/uploads/")
                 begun.raise_for_status()

@@ -257,7 +257,7 @@ def elsewhere(target: str, seen: list[tuple[str, str | None]]) -> Iterator[str]:
                 self.end_headers()
                 return
             accept = {"Accept": self.headers.get("Accept", "")}
-            answer = httpx.get(f"http://{target}{self.path}", headers=accept)
+            answer = httpx.get(f"http://{target}{self.path}", headers=accept, timeout=60)
             self.send_response(answer.status_code)
             self.send_header("Content-Type", answer.headers["Content-Type"])
             self.send_header("Content-Length", str(len(answer.content)))

@@ -32,7 +32,7 @@ async def test_daemons_are_told_and_a_signal_is_told(ground: Host) -> None:
         await node.fleet.create(machine)
         await node.power.start(machine)
         await shell(ground, machine, BEGIN)
-        await shell(ground, machine, "echo > /root/go")
+        await shell(ground, machine, "(sleep 0.5; echo > /root/go) > /dev/null 2>&1 &")
         await until(lambda: node.fleet.status(machine.id).state is MachineState.STOPPED)
         ended = node.fleet.status(machine.id).exit
         assert ended is not None

@@ -89,7 +89,8 @@ class Fleet:
 
         def tell() -> None:
             for entry in running:
-                entry.machine.refresh(entry.record.spec)
+                if not entry.lock.locked():  # its sizes may just be changing: these are the old
+                    entry.machine.refresh(entry.record.spec)
 
         await asyncio.to_thread(tell)
 
