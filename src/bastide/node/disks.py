@@ -63,7 +63,7 @@ class Disks:
         Blocks for as long as its data takes to be copied.
         """
         file, draft = self.path(machine), self.directory / f".{machine}.ext4"
-        if file.parent == self.directory or not file.exists():
+        if file.parent == self.directory or not file.exists() or self._growing(machine).exists():
             return
         self._wait_free(machine)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -126,25 +126,35 @@ class Disks:
             BootFailed: its file system is damaged, or a program does not end.
             NoSpace: the host is too full.
         """
-        file = self.path(machine)
-        size = max(file.stat().st_size, size_mb * MIB)
-        if file.stat().st_size == size and ext4.fills(file) and not ext4.damaged(file):
+        file, growing = self.path(machine), self._growing(machine)
+        size, cut_short = max(file.stat().st_size, size_mb * MIB), growing.exists()
+        large = file.stat().st_size == size and ext4.fills(file)
+        if large and not ext4.damaged(file) and not cut_short:
             return
         # resize2fs insists on a check just before; 1 means mended
         checked = _program("e2fsck", "-fp", str(file))
         if checked.returncode not in {0, 1}:
-            raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
+            if not cut_short:
+                raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
+            self.mend(machine)
+        _mark(growing)
         os.truncate(file, size)
         resized = _program("resize2fs", str(file))
         if resized.returncode != 0:
             if "No space left" in _words(resized):
                 raise NoSpace(f"the host has no room for the disk of {machine} to grow")
             raise BootFailed(f"the disk of {machine} cannot grow: {_words(resized)}")
+        growing.unlink()
+
+    def _growing(self, machine: str) -> Path:
+        """There while a disk grows: killed amid it, `resize2fs` leaves what `-p` cannot mend."""
+        return self.path(machine).with_name(f".{machine}.growing")
 
     def mend(self, machine: str) -> None:
-        """Check a disk that another kernel than the host's has written, and repair it. Blocks.
+        """Check a disk and repair whatever is wrong. Blocks.
 
-        That kernel is in the hands of its workspace; the host's own must not meet what it made up.
+        One that another kernel than the host's has written is in the hands of its workspace: the
+        host's own must not meet what that made up.
 
         Raises:
             BootFailed: its file system is damaged beyond that.
@@ -325,7 +335,7 @@ class Disks:
 
     def remove(self, machine: str) -> None:
         """Delete a disk and what an interrupted creation or replacement left of it."""
-        names = (f"{machine}.ext4", f".{machine}.ext4", f".{machine}.former")
+        names = (f"{machine}.ext4", f".{machine}.ext4", f".{machine}.former", f".{machine}.growing")
         for place in self.directories:
             for name in names:
                 (place / name).unlink(missing_ok=True)
@@ -365,6 +375,16 @@ def usage(point: Path) -> int:
     """Bytes in use on a mounted disk."""
     numbers = os.statvfs(point)
     return (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
+
+
+def _mark(file: Path) -> None:
+    """Make an empty file that is there after a crash of the host, too."""
+    file.touch(mode=0o600)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _program(*command: str) -> subprocess.CompletedProcess[bytes]:
