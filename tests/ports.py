@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
-# The kernel gives out others by itself, from 32768 on, to whoever wants any.
-_left = list(range(20_000, 32_000))
+# The kernel gives out others by itself, from 32768 on, to whoever wants any; and processes that
+# test at the same time, which cannot see who is about to listen, have each their own.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw")) % 8
+_left = list(range(20_000 + 1500 * _worker, 21_500 + 1500 * _worker))
 random.SystemRandom().shuffle(_left)
 
 

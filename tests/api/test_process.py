@@ -71,7 +71,9 @@ def healthy(settings: Settings) -> bool:
 def client(settings: Settings, **headers: str) -> httpx.Client:
     """A client of the socket."""
     transport = httpx.HTTPTransport(uds=str(settings.api_socket))
-    return httpx.Client(transport=transport, base_url="http://api", headers=headers)
+    return httpx.Client(
+        transport=transport, base_url="http://api", headers=headers, timeout=DEADLINE
+    )
 
 
 def test_it_serves_with_the_first_key_and_ends_in_order(

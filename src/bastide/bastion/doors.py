@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bastide.domain.machine import WORKSPACE_ID
 from bastide.domain.ssh import SSH_ID
+from bastide.thread import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +93,7 @@ class Porter:
         async with self._turn:
             wanted = DoorFile(key=self._key, doors=tuple(self._doors.values()))
             if wanted != self._written or not self._path.exists():
-                await asyncio.to_thread(self._replace, wanted.model_dump_json().encode())
+                await in_thread(partial(self._replace, wanted.model_dump_json().encode()))
                 self._written = wanted
 
     def _replace(self, content: bytes) -> None:

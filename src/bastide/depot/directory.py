@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bastide.depot.contract import PIECE, Depot, DepotError, DepotFull, Draft, Missing, checked
+from bastide.thread import in_thread
 
 RESERVE_BYTES = 1024 * 1024 * 1024
 """Bytes that stay free for everything else on this host."""
@@ -111,16 +112,10 @@ class DirectoryDepot(Depot):
             file.unlink(missing_ok=True)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
-        """Work in a thread, which has ended when this returns: descriptors may be closed then."""
-        task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            return await asyncio.shield(task)
+            return await in_thread(work)
         except OSError as error:
             raise self._problem(error) from error
-        finally:
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait((task,))
 
     def _problem(self, error: OSError) -> DepotError:
         if error.errno in _FULL:

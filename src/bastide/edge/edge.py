@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ from bastide.edge.maps import (
 )
 from bastide.edge.runtime_socket import RuntimeSocket, RuntimeSocketError
 from bastide.settings import Settings
+from bastide.thread import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -180,7 +182,7 @@ class Edge:
             covers, late = self._wanted, self._late.is_set()
             self._late.clear()
             try:
-                await asyncio.to_thread(write_map, self._directory, list(self._lines.values()))
+                await in_thread(partial(write_map, self._directory, list(self._lines.values())))
             except BaseException:
                 if late:
                     self._late.set()

@@ -51,7 +51,7 @@ class Desk:
         async with self.confirmed:
             told = Restrictions(number=1, whole=whole, workspaces={WORKSPACE: restriction})
             self.say(FromNode(restrictions=told))
-            await asyncio.wait_for(self.confirmed.wait(), 5)
+            await asyncio.wait_for(self.confirmed.wait(), 60)
 
 
 @pytest.fixture(name="pair")
@@ -59,7 +59,7 @@ async def _pair(tmp_path: Path) -> AsyncIterator[tuple[Desk, Node]]:
     desk, node = Desk(), Node(tmp_path / "socket")
     server = await asyncio.start_unix_server(desk.serve, str(tmp_path / "socket"))
     running = asyncio.create_task(node.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while desk.writer is None:  # noqa: ASYNC110 - the connection has no event of its own
             await asyncio.sleep(0.01)
     yield desk, node
@@ -115,7 +115,7 @@ async def test_a_node_that_goes_away_grants_nothing(pair: tuple[Desk, Node]) -> 
     desk.writer.close()
     await asyncio.sleep(0)
     with suppress(Away):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 await node.grant(WORKSPACE, "a.example", [ONE], 4000)
     assert node.names(WORKSPACE) is not None
