@@ -25,7 +25,7 @@ from bastide.thread import in_thread
 
 log = structlog.get_logger(__name__)
 
-LATE = 0.05
+LATE = 0.15
 """Seconds a change of the file may wait for others; a HAProxy that ends is not back so soon."""
 
 
