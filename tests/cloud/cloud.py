@@ -115,10 +115,7 @@ def own_cloud(**more: str) -> Iterator[Cloud]:
         settings = own_settings(Path(base), place)
         server = variables(settings) | more
         settings.state_dir.mkdir()
-        for name in ("runtime", "bundle", "images"):
-            # What was prepared is shared by all clouds of the tests.
-            (cache / name).mkdir(exist_ok=True)
-            (settings.state_dir / name).symlink_to(cache / name)
+        share_prepared(cache, settings.state_dir)
         cloud = Cloud(settings, server, {})
         try:
             cloud.run("prepare", timeout=1200)
@@ -131,6 +128,13 @@ def own_cloud(**more: str) -> Iterator[Cloud]:
             assert not left, f"left on the host: {left}; before: {before}"
             assert not settings.state_dir.exists()
             assert not settings.run_dir.exists()
+
+
+def share_prepared(source: Path, state: Path) -> None:
+    """Let a cloud that has `state` use what was prepared for others."""
+    for name in ("runtime", "bundle", "images"):
+        (source / name).mkdir(exist_ok=True)
+        (state / name).symlink_to(source / name)
 
 
 def remaining(settings: Settings) -> dict[str, set[str]]:

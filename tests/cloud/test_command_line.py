@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cloud.cloud import BASTIDE, Cloud, clean_environment
+from tests.cloud.cloud import BASTIDE, Cloud, clean_environment, share_prepared, variables
 from tests.ports import free_address
 
 from bastide.client import Workspace
+from bastide.settings import Listen
 
 pytestmark = pytest.mark.cloud
 
@@ -206,23 +207,22 @@ def test_up_again_changes_nothing(cloud: Cloud) -> None:
 @pytest.mark.parametrize("name", ["api", "gateway", "ssh"])
 def test_up_where_another_cloud_listens(cloud: Cloud, tmp_path: Path, name: str) -> None:
     """A cloud does not start on a port of another, whose answers would pass for its own."""
-    state, taken = tmp_path / "state", getattr(cloud.settings.listen, name)
-    state.mkdir()
-    for prepared in ("runtime", "bundle", "images"):
-        (state / prepared).symlink_to(cloud.settings.state_dir / prepared)
-    server = cloud.server | {
-        "BASTIDE_STATE_DIR": str(state),
-        "BASTIDE_RUN_DIR": str(tmp_path / "run"),
-        "BASTIDE_LISTEN__API": free_address(),
-        "BASTIDE_LISTEN__GATEWAY": free_address(),
-        "BASTIDE_LISTEN__SSH": free_address(),
-        f"BASTIDE_LISTEN__{name.upper()}": taken,
-    }
-    other = Cloud(cloud.settings, server, {})
+    taken = getattr(cloud.settings.listen, name)
+    addresses = {each: free_address() for each in ("api", "gateway", "ssh")} | {name: taken}
+    settings = cloud.settings.model_copy(
+        update={
+            "state_dir": tmp_path / "state",
+            "run_dir": tmp_path / "run",
+            "listen": Listen(**addresses),
+        }
+    )
+    settings.state_dir.mkdir()
+    share_prepared(cloud.settings.state_dir, settings.state_dir)
+    other = Cloud(settings, cloud.server | variables(settings), {})
     refused = other.run("up", "--detach", check=False)
     assert refused.returncode == 1
     assert f"listen.{name}: {taken} cannot be used" in refused.stderr
-    assert not (tmp_path / "run").exists()
+    assert not settings.run_dir.exists()
     assert cloud.json("status")["running"] is True
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -262,7 +263,7 @@ def test_after_a_reboot_of_the_host(cloud: Cloud, client: Bastide, make_workspac
     cloud.run("up", "--detach")
     for name in ("always", "unless-stopped"):
         # until the node has been polled, the row is as it was before
-        info = until(lambda name=name: restarted(client, made[name]), name)  # type: ignore[misc]
+        info = until(partial(restarted, client, made[name]), name)
         assert (info["count"], info["history"][0]["cause"]) == (0, "lost")
     until_state(client, made.pop("fleeting"), "gone")
     for name in ("no", "on-failure", "paused", "temporary"):

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -250,6 +251,12 @@ class Kept:
         assert self.stored() == self.policy
 
 
+def booted_again(client: Bastide, workspace: str, before: str | None) -> bool:
+    """Whether it is ready, and not as it was `before`."""
+    again = client.workspaces.info(workspace).boot_id not in {None, before}
+    return again and client.workspaces.get(workspace).ready
+
+
 def test_a_policy_outlives_whatever_happens(
     cloud: Cloud,
     client: Bastide,
@@ -282,8 +289,7 @@ def test_a_policy_outlives_whatever_happens(
     world.run("nft", "delete", "table", "inet", cloud.settings.network.table)
     cloud.run("up", "--detach")
     for one in everyone:
-        until(lambda one=one: workspaces.info(one).boot_id not in {None, boots[one]})  # type: ignore[misc]
-        until(lambda one=one: workspaces.get(one).ready)  # type: ignore[misc]
+        until(partial(booted_again, client, one, boots[one]))
     kept.check()
 
 

@@ -96,8 +96,8 @@ def test_a_second_cloud_of_the_same_state_is_refused(cloud: Cloud) -> None:
     assert pids(cloud) == before
 
 
-BOOT = "cut -d' ' -f22 /proc/1/stat"
-"""When its process 1 began."""
+BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
+"""The kernel's id of the boot, and when process 1 began."""
 
 
 def test_down_and_up_find_the_workspaces_again(

@@ -39,6 +39,6 @@ async def test_a_cancelled_caller_goes_on_when_the_thread_has_ended() -> None:
 
 async def test_what_it_gives_or_raises() -> None:
     """Both reach the caller."""
-    assert await in_thread(lambda: 7) == 7
+    assert await in_thread(int, "7") == 7
     with pytest.raises(ZeroDivisionError):
         await in_thread(lambda: 1 // 0)

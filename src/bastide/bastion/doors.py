@@ -10,7 +10,6 @@ import asyncio
 import os
 import secrets
 from collections.abc import Iterable
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -93,7 +92,7 @@ class Porter:
         async with self._turn:
             wanted = DoorFile(key=self._key, doors=tuple(self._doors.values()))
             if wanted != self._written or not self._path.exists():
-                await in_thread(partial(self._replace, wanted.model_dump_json().encode()))
+                await in_thread(self._replace, wanted.model_dump_json().encode())
                 self._written = wanted
 
     def _replace(self, content: bytes) -> None:

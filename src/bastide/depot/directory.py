@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bastide.depot.contract import PIECE, Depot, DepotError, DepotFull, Draft, Missing, checked
+from bastide.sync import sync_directory
 from bastide.thread import in_thread
 
 RESERVE_BYTES = 1024 * 1024 * 1024
@@ -89,7 +90,7 @@ class DirectoryDepot(Depot):
             path.unlink(missing_ok=True)
             self._drop_drafts(name)
             with suppress(FileNotFoundError):
-                _sync(self._directory)
+                sync_directory(self._directory)
 
         await self._run(remove)
 
@@ -112,6 +113,7 @@ class DirectoryDepot(Depot):
             file.unlink(missing_ok=True)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
+        """Work in a thread; what the file system refuses is the depot's problem."""
         try:
             return await in_thread(work)
         except OSError as error:
@@ -150,12 +152,4 @@ class _DirectoryDraft(Draft):
         os.fsync(self._file)
         self._draft.replace(self._path)
         self.published = True
-        _sync(self._path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(self._path.parent)

@@ -87,8 +87,10 @@ def _trouble(address: str) -> str | None:
         try:
             probe.bind((host, int(port)))
             probe.listen()
-        except (OSError, ValueError) as error:
-            return getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError as error:
+            return str(error)
     return None
 
 

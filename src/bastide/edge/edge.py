@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Self
@@ -182,7 +181,7 @@ class Edge:
             covers, late = self._wanted, self._late.is_set()
             self._late.clear()
             try:
-                await in_thread(partial(write_map, self._directory, list(self._lines.values())))
+                await in_thread(write_map, self._directory, list(self._lines.values()))
             except BaseException:
                 if late:
                     self._late.set()

@@ -18,6 +18,7 @@ import structlog
 from bastide.domain.machine import MachineSpec, MachineStats
 from bastide.node import ext4, kernel, loop, reflink
 from bastide.node.errors import BootFailed, Conflict, NoSpace, room_for
+from bastide.sync import sync_directory
 
 MIB = 1024 * 1024
 RESERVE_BYTES = 1024 * MIB
@@ -137,7 +138,8 @@ class Disks:
             if not cut_short:
                 raise BootFailed(f"the disk of {machine} is damaged: {_words(checked)}")
             self.mend(machine)
-        _mark(growing)
+        growing.touch(mode=0o600)
+        sync_directory(growing.parent)
         os.truncate(file, size)
         resized = _program("resize2fs", str(file))
         if resized.returncode != 0:
@@ -375,16 +377,6 @@ def usage(point: Path) -> int:
     """Bytes in use on a mounted disk."""
     numbers = os.statvfs(point)
     return (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
-
-
-def _mark(file: Path) -> None:
-    """Make an empty file that is there after a crash of the host, too."""
-    file.touch(mode=0o600)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _program(*command: str) -> subprocess.CompletedProcess[bytes]:

@@ -116,8 +116,7 @@ async def test_a_liar_harms_only_itself(node: Node) -> None:
 
 async def told_to_go(node: Node) -> None:
     """Let the command end, and wait until the node knows."""
-    go = (
-        "(sleep 0.3; echo > /root/go) > /dev/null 2>&1 &"  # this shell ends before the machine does
-    )
+    # in the background: this shell has ended before the machine does
+    go = "(sleep 0.3; echo > /root/go) > /dev/null 2>&1 &"
     assert (await shell(node.host, MACHINE, go)).code == 0
     await until(lambda: node.fleet.status(MACHINE).state is MachineState.STOPPED)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from tests.host.node.conftest import spec
 from tests.host.node.inside import shell
@@ -31,12 +35,20 @@ TURNS = "cat /root/turns 2> /dev/null | wc -c"
 """How often it has done so; it may not have come round once."""
 
 
+def programs(node: Node) -> Iterator[int]:
+    """The processes of the program: the agent, too, waits for a moment when it starts one."""
+    for process in node.host.cgroups.processes(MACHINE):
+        with suppress(OSError):  # it ended meanwhile
+            if PROGRAM.encode() in Path(f"/proc/{process}/cmdline").read_bytes():
+                yield process
+
+
 async def amid(node: Node, seconds: float) -> None:
     """A machine in which one waits for another that takes this long to begin."""
     machine = spec(cmd=("/.bastide/bin/python3.11", "-c", PROGRAM, str(seconds)))
     await node.fleet.create(machine)
     await node.power.start(machine)
-    await until(lambda: waiting(node.host.cgroups.processes(MACHINE)))
+    await until(lambda: waiting(programs(node)))
 
 
 async def test_a_program_that_starts_others_is_caught_between_two(node: Node) -> None:

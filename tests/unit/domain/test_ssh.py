@@ -112,6 +112,6 @@ def test_unusable_passwords(password: str) -> None:
 
 def test_names() -> None:
     """Short, distinct, and never to be taken for an address."""
-    names = {new_ssh_id() for _ in range(20)}
-    assert len(names) == 20
+    names = {new_ssh_id() for _ in range(200)}
+    assert len(names) == 200
     assert all(re.fullmatch(SSH_ID, name) and not name.isdigit() for name in names)

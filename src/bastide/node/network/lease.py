@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from bastide.node.errors import Conflict, NoSpace
+from bastide.sync import sync_directory
 
 _RESERVED_LAST_OCTETS = (0, 255)
 _log = structlog.get_logger(__name__)
@@ -147,8 +148,4 @@ class Leases:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._path.parent)
