@@ -90,10 +90,12 @@ async def test_exceptions(stage: Stage) -> None:
 
 async def test_egress_lists(stage: Stage) -> None:
     """Only the listed ranges and ports are reached."""
-    policy = NetworkPolicy(egress=("198.51.100.0/24",), egress_ports=(443,))
+    policy = NetworkPolicy(egress=("198.51.100.0/24",), egress_ports=(443, 444))
     machine = await stage.machine(policy)
     assert machine.reach(world.ELSEWHERE, 443) == "open"
+    assert machine.sent(world.ELSEWHERE, 444) == "refused"  # nobody listens: an error from there
     assert machine.reach(world.ELSEWHERE, 80) == "refused"
+    assert machine.sent(world.ELSEWHERE, 80) == "unreachable"
     assert machine.reach(world.INTERNET, 443) == "refused"
     assert machine.ping(host=world.ELSEWHERE, deadline=0.3) != "open"
 
@@ -128,6 +130,10 @@ async def test_links_are_one_way_and_need_the_port(stage: Stage) -> None:
     await stage.network.apply(target.name, NetworkPolicy(links=(caller.ip,), ingress_ports=(80,)))
     assert caller.reach(target.ip) == "open"
     assert caller.datagram(host=target.ip, port=80) == "open"
+    await stage.network.apply(
+        target.name, NetworkPolicy(links=(caller.ip,), ingress_ports=(80, 81))
+    )
+    assert caller.sent(target.ip, 81) == "refused"  # nobody listens: the target's own error
     assert target.reach(caller.ip) == "refused"
     assert other.reach(target.ip) == "refused"
 
