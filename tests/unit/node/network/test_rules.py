@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,120 +19,29 @@ from bastide.node.network.ruleset import Key
 from bastide.settings import PRIVATE_RANGES
 
 from .firewall import Firewall, Packet
-
-SUBNET = IPv4Network("10.211.0.0/16")
-A, B = IPv4Address("10.211.0.2"), IPv4Address("10.211.3.7")
-RESOLVER = IPv4Address("10.99.0.53")
-GATEWAY = IPv4Address("10.211.0.1")
-API, EDGE, BASTION, ROOT, OTHER = 990, 991, 992, 0, 1000
-PLAN = chains.Plan("t", SUBNET, control_users=(ROOT, API), edge_user=EDGE)
-OPENED = replace(PLAN, allow_private=PRIVATE_RANGES)
-PUBLIC = IPv4Address("203.0.113.9")
-
-addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
-inside = st.integers(2, 2**16 - 2).map(lambda offset: SUBNET.network_address + offset)
-ranges = st.one_of(
-    st.sampled_from(["0.0.0.0/0", "10.0.0.0/8", str(SUBNET), "169.254.169.254", "127.0.0.0/8"]),
-    inside.map(str),
-    st.builds(
-        lambda address, length: str(IPv4Network((int(address), length), strict=False)),
-        addresses,
-        st.integers(0, 32),
-    ),
+from .packets import (
+    API,
+    BASTION,
+    EDGE,
+    GATEWAY,
+    OPENED,
+    OTHER,
+    PLAN,
+    PUBLIC,
+    RESOLVER,
+    ROOT,
+    SUBNET,
+    A,
+    B,
+    addresses,
+    begin,
+    conversations,
+    inside,
+    packet_of,
+    policies,
+    services,
+    states,
 )
-ports = st.integers(1, 65535)
-open_ports = st.one_of(st.sampled_from([80, 443, 9990, 22]), ports).filter(
-    lambda port: port != CONTROL_PORT
-)
-
-
-def policies(links: st.SearchStrategy[IPv4Address] = inside) -> st.SearchStrategy[NetworkPolicy]:
-    def some(of: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
-        return st.lists(of, max_size=5).map(tuple)
-
-    return st.builds(
-        NetworkPolicy,
-        allow_internet=st.booleans(),
-        public_access=st.booleans(),
-        ingress=some(ranges),
-        ingress_ports=some(open_ports),
-        egress=some(ranges),
-        egress_ports=some(ports),
-        links=some(links.map(str)),
-    )
-
-
-# Most draws are the ordinary case, or a property would mostly judge what is dropped anyway.
-protocols = st.sampled_from(["tcp", "tcp", "tcp", "udp", "icmp", "sctp"])
-states = st.sampled_from(["new", "new", "established", "established", "related", "invalid"])
-directions = st.sampled_from(["original", "reply"])
-services = st.one_of(st.sampled_from([22, 53, 80, 443, CONTROL_PORT, 9990]), ports)
-
-
-@st.composite
-def conversations(
-    draw: st.DrawFn,
-    initiator: IPv4Address | st.SearchStrategy[IPv4Address],
-    responder: IPv4Address | st.SearchStrategy[IPv4Address],
-) -> Packet:
-    """Any forwarded packet of a connection between the two, in either direction."""
-    begins = initiator if isinstance(initiator, IPv4Address) else draw(initiator)
-    answers = responder if isinstance(responder, IPv4Address) else draw(responder)
-    direction = draw(directions)
-    source, destination = (begins, answers) if direction == "original" else (answers, begins)
-    return _packet(
-        source,
-        destination,
-        begins,
-        answers,
-        direction=direction,
-        state=draw(states),
-        protocol=draw(protocols),
-        service=draw(services),
-        icmp=draw(st.sampled_from(["echo-request", "destination-unreachable", "redirect"])),
-    )
-
-
-def _packet(
-    source: IPv4Address,
-    destination: IPv4Address,
-    initiator: IPv4Address,
-    responder: IPv4Address,
-    *,
-    direction: str = "original",
-    state: str = "new",
-    protocol: str = "tcp",
-    service: int = 80,
-    icmp: str | None = None,
-    **extra: int | str,
-) -> Packet:
-    packet: dict[Key, int | str | IPv4Address] = {
-        Key.SOURCE: source,
-        Key.DESTINATION: destination,
-        Key.IN: host_end(source) if source in SUBNET else "eth0",
-        Key.OUT: host_end(destination) if destination in SUBNET else "eth0",
-        Key.STATE: state,
-        Key.PROTOCOL: protocol,
-        Key.DIRECTION: direction,
-        Key.INITIATOR: initiator,
-        Key.RESPONDER: responder,
-        Key.SERVICE: service,
-    }
-    if protocol == "icmp" and icmp:
-        packet[Key.ICMP] = icmp
-    if state in {"untracked", "invalid"}:
-        for key in (Key.DIRECTION, Key.INITIATOR, Key.RESPONDER, Key.SERVICE):
-            del packet[key]
-    for name, value in extra.items():
-        packet[Key[name.upper()]] = value
-    return packet
-
-
-def begin(
-    source: IPv4Address, destination: IPv4Address, service: int = 80, **fields: Any
-) -> Packet:
-    """The first packet of a connection, TCP unless `fields` say otherwise."""
-    return _packet(source, destination, source, destination, service=service, **fields)
 
 
 @given(policies(), policies(), conversations(A, addresses | st.just(GATEWAY)))
@@ -222,7 +130,7 @@ def test_the_gateway_answers_names_only(
     assert Firewall(PLAN, {A: policy}).passes("input", asked) == asks
     assert not Firewall(PLAN, {A: policy}, eager=frozenset({A})).passes("input", asked)
     if asks:
-        answer = _packet(GATEWAY, A, A, GATEWAY, direction="reply", protocol=protocol, service=53)
+        answer = packet_of(GATEWAY, A, A, GATEWAY, direction="reply", protocol=protocol, service=53)
         answer = {**answer, Key.STATE: "established"}
         assert Firewall(PLAN, {A: policy}).passes("output", answer)
 
@@ -316,7 +224,7 @@ def test_a_host_connection_ends_with_its_admission(policy: NetworkPolicy, other:
     firewall = Firewall(PLAN, {A: policy})
     for service in (CONTROL_PORT, other, *policy.ingress_ports):
         sent = begin(GATEWAY, A, service, state="established")
-        answer = _packet(A, GATEWAY, GATEWAY, A, direction="reply", service=service)
+        answer = packet_of(A, GATEWAY, GATEWAY, A, direction="reply", service=service)
         answer = {**answer, Key.STATE: "established"}
         admitted = policy.public_access and service in policy.ingress_ports
         expected = admitted or service == CONTROL_PORT
@@ -371,7 +279,7 @@ def test_an_error_about_a_stranger_s_connection_does_not_reach_them() -> None:
     stranger = IPv4Address("10.211.0.99")
     policy = NetworkPolicy()
     firewall = Firewall(PLAN, {A: policy, stranger: policy})
-    forged = _packet(
+    forged = packet_of(
         stranger,
         A,
         A,
@@ -399,7 +307,7 @@ def test_links_point_one_way() -> None:
     linked = NetworkPolicy(links=(str(A),), ingress_ports=(80,))
     firewall = Firewall(PLAN, {A: NetworkPolicy(ingress_ports=(80,)), B: linked})
     assert firewall.passes("forward", begin(A, B, 80))
-    assert firewall.passes("forward", _packet(B, A, A, B, direction="reply"))
+    assert firewall.passes("forward", packet_of(B, A, A, B, direction="reply"))
     assert not firewall.passes("forward", begin(A, B, 81))
     assert not firewall.passes("forward", begin(B, A, 80))
 
