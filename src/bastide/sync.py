@@ -12,7 +12,20 @@ def sync_directory(directory: Path) -> None:
     Raises:
         OSError: there is no such directory, or the disk fails.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(directory, os.O_DIRECTORY)
+
+
+def sync_entry(path: Path) -> None:
+    """Bring a file or a directory to the disk, never what a link leads to. Blocks.
+
+    Raises:
+        OSError: it is a link or not there, or the disk fails.
+    """
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,7 +8,6 @@ root's and closed to others.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator
@@ -24,6 +23,8 @@ from bastide.domain.machine import MachineSpec, Snapshot
 from bastide.node.errors import room_for
 from bastide.node.machines.idrange import IdRange
 from bastide.node.store import BootRecord, read, write
+from bastide.sync import sync_entry
+from bastide.thread import in_thread
 
 _RECORD = "current.json"
 _SYNCS = 16
@@ -114,7 +115,7 @@ class Snapshots:
         try:
             yield made
         finally:
-            await asyncio.shield(asyncio.to_thread(self._clear, machine))
+            await in_thread(self._clear, machine)
 
     def keep(self, machine: str, record: SnapshotRecord) -> None:
         """Make a finished draft the last snapshot, in one step, on the disk. Blocks.
@@ -204,15 +205,7 @@ def _sync(place: Path) -> None:
     """Bring every file and directory of a snapshot to the disk; together, they share its waits."""
     paths = [path for path in place.rglob("*") if path.is_file() or path.is_dir()]
     with ThreadPoolExecutor(_SYNCS) as pool:
-        for _ in pool.map(_sync_one, paths):
+        for _ in pool.map(sync_entry, paths):
             pass
     for path in (place, place.parent):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_entry(path)

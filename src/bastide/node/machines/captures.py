@@ -27,6 +27,7 @@ from bastide.node.machines.idrange import IdRange
 from bastide.node.machines.tiers import Tiers
 from bastide.node.snapshots import Draft, SnapshotRecord, open_images, shown
 from bastide.node.store import Origin
+from bastide.thread import in_thread
 
 _log = structlog.get_logger(__name__)
 
@@ -162,7 +163,7 @@ class Captures:
                 async with self._fleet.boots:
                     await self._revive(entry, spec, record)
             except BaseException:
-                await asyncio.shield(asyncio.to_thread(self._host.disks.unstage, spec.id))
+                await in_thread(self._host.disks.unstage, spec.id)
                 if fresh:
                     await asyncio.shield(self._fleet.forget(entry))
                 raise

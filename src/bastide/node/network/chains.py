@@ -283,7 +283,8 @@ def _outside() -> Chain:
 def _relay(plan: Plan, arriving: list[Match]) -> Chain:
     """Packets that pass through the host, from or to a workspace."""
     refuse, outside = Jump("refuse"), Jump("outside")
-    begun_by_ours = match(Key.INITIATOR, plan.subnet)
+    open_door = Member((Key.RESPONDER, Key.SERVICE), DOORS)
+    open_port = Member((Key.INITIATOR, Key.SERVICE), OUT_PORTS)
     crowded = Crowded(Key.INITIATOR, CONNECTIONS, plan.connections)
     return Chain(
         "relay",
@@ -291,15 +292,15 @@ def _relay(plan: Plan, arriving: list[Match]) -> Chain:
             rule(Verdict.DROP, match(Key.STATE, "invalid", "untracked")),
             *_only_to_its_own_link(plan),
             *(rule(Jump("party"), ours) for ours in arriving),
-            rule(refuse, begun_by_ours, match(Key.STATE, "new"), crowded),
-            rule(Jump("door"), _TRANSPORT, Member((Key.RESPONDER, Key.SERVICE), DOORS)),
-            rule(Jump("door"), _RELATED, _ERRORS, Member((Key.RESPONDER, Key.SERVICE), DOORS)),
+            rule(refuse, match(Key.INITIATOR, plan.subnet), match(Key.STATE, "new"), crowded),
+            rule(Jump("door"), _TRANSPORT, open_door),
+            rule(Jump("door"), _RELATED, _ERRORS, open_door),
             rule(refuse, match(Key.RESPONDER, plan.subnet)),
             rule(refuse, match(Key.RESPONDER, *NEVER)),
             rule(refuse, match(Key.RESPONDER, *closed(plan.allow_private))),
             rule(outside, Member((Key.INITIATOR,), ONLINE)),
-            rule(outside, _TRANSPORT, Member((Key.INITIATOR, Key.SERVICE), OUT_PORTS)),
-            rule(outside, _RELATED, _ERRORS, Member((Key.INITIATOR, Key.SERVICE), OUT_PORTS)),
+            rule(outside, _TRANSPORT, open_port),
+            rule(outside, _RELATED, _ERRORS, open_port),
             rule(refuse),
         ),
     )
